@@ -1,0 +1,114 @@
+"""`python -m labs`: run a lab, list them, look after the machine. `make` calls this."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from labs.harness.lab import catalogue
+from labs.harness.lab.directory import new_run_directory
+from labs.harness.lab.options import Options, Unavailable
+from labs.harness.lab.options import check as check_options
+from labs.harness.testbed.launcher import launch
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def console() -> Console:
+    """At most 100 columns, a page's width; in a file or a pipe, where nobody says, exactly that."""
+    out = Console(highlight=False)
+    if not out.is_terminal or out.width > 100:
+        out = Console(highlight=False, width=100)
+    return out
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="the lab's name, see `list`")],
+    on: Annotated[str, typer.Option(envvar="ON", help="auto, local, compose, simulation")] = "auto",
+    seed: Annotated[str | None, typer.Option(envvar="SEED", help="fixes load and choices")] = None,
+    repeat: Annotated[str | None, typer.Option(envvar="REPEAT", help="how many runs")] = None,
+    nodes: Annotated[str | None, typer.Option(envvar="NODES", help="how many replicas")] = None,
+    predict: Annotated[bool, typer.Option(envvar="PREDICT", help="ask you first")] = False,
+) -> None:
+    """Run a lab. Exit code 0: pass, 1: fail, 2: inconclusive, invalid, or it could not start."""
+    out = console()
+    try:
+        catalogue.require(name)
+        options = check_options(on=on, seed=seed, repeat=repeat, nodes=nodes, predict=predict)
+    except (ValueError, Unavailable) as error:
+        out.print(str(error), markup=False)
+        raise typer.Exit(2) from None
+    try:
+        code = _repeat(name, options, out) if options.repeat > 1 else _run(name, options, out)
+    except KeyboardInterrupt:
+        out.print("\ninterrupted: what the run had started is gone")
+        code = 130
+    raise typer.Exit(code)
+
+
+def _run(name: str, options: Options, out: Console) -> int:
+    directory = new_run_directory(name)
+    # The zygote imports what the nodes need on the other core while this process imports its own.
+    launched = launch(directory)
+    try:
+        from labs.harness.lab import predict, runner
+        from labs.harness.lab.story import Story
+
+        lab = catalogue.find(name)
+        guesses = predict.ask(lab, out) if options.predict else None
+        verdict, results = runner.run(lab, options, Story(out), directory, launched)
+    finally:
+        launched.abandon()
+    if verdict.verdict == "pass":
+        predict.reveal(lab, results, guesses, out)
+    return verdict.exit_code
+
+
+def _repeat(name: str, options: Options, out: Console) -> int:
+    from labs.harness.lab.repeat import repeat
+
+    return repeat(catalogue.find(name), options, out)
+
+
+@app.command(name="list")
+def list_labs() -> None:
+    """The labs, one line each."""
+    out = console()
+    for name in catalogue.names():
+        lab = catalogue.find(name)
+        numbers = ", ".join(f"Q{number}" for number in lab.questions)
+        out.print(f"[bold]make lab-{name:<14}[/] {numbers:<8} {lab.question}", soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """What is here, what is missing, what to type."""
+    from labs.harness.lab.environment import doctor as examine
+
+    raise typer.Exit(examine(console()))
+
+
+@app.command()
+def sweep() -> None:
+    """Remove what a killed run left behind: processes, directories."""
+    from labs.harness.testbed.registry import sweep as sweep_left_overs
+
+    out = console()
+    for line in sweep_left_overs():
+        out.print(str(line), markup=False)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def bench(context: typer.Context) -> None:
+    """Throughput and latency, as ratios to peers measured in the same run."""
+    from labs.harness.bench import main as measure
+
+    raise typer.Exit(measure(context.args))
+
+
+if __name__ == "__main__":
+    sys.exit(app())

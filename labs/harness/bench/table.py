@@ -1,0 +1,124 @@
+"""Goals, whether they are met, and the tables that say so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from labs.harness.bench.measure import CLIENTS, START_NODES, Figures, middle
+
+PUT_RATIO_MIN = 1.3
+GET_CPU_RATIO_MAX = 1.5
+START_S_MAX = 0.5
+RESIDENT_MIB_MAX = 60.0
+ETCD = ("etcd v2", "etcd v3")
+
+
+@dataclass(slots=True)
+class Goal:
+    """`measured` must be at least (or, when `at_most`, at most) `goal`; NaN: not measured."""
+
+    what: str
+    goal: float
+    measured: float
+    unit: str = "×"
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        if math.isnan(self.measured):
+            return None
+        return self.measured <= self.goal if self.at_most else self.measured >= self.goal
+
+
+def goals(puts: list[Figures], gets: list[Figures], starts: list[Figures]) -> list[Goal]:
+    """The budgets of the design, as ratios of medians where there is a peer."""
+    found = []
+    for clients in CLIENTS:
+        ours = middle(puts, "throughput", interface="faultline", clients=clients)
+        # Against the better of etcd's HTTP interfaces, at this number of clients.
+        theirs = [middle(puts, "throughput", interface=name, clients=clients) for name in ETCD]
+        best = max((value for value in theirs if not math.isnan(value)), default=math.nan)
+        found.append(
+            Goal(f"durable PUT/s over etcd's, {_clients(clients)}", PUT_RATIO_MIN, ours / best)
+        )
+    observed, bare = (middle(gets, "cpu_us", handler=name) for name in ("observed", "bare"))
+    found.append(
+        Goal("CPU of an observed GET over bare", GET_CPU_RATIO_MAX, observed / bare, at_most=True)
+    )
+    forked = middle(starts, "seconds", how="forked")
+    found.append(Goal(f"{START_NODES} nodes ready, forked", START_S_MAX, forked, "s", at_most=True))
+    resident = [each["resident_mib"] for each in puts if each["interface"] == "faultline"]
+    largest = max(resident, default=math.nan)
+    memory = Goal("memory of a node after load", RESIDENT_MIB_MAX, largest, "MiB", at_most=True)
+    found.append(memory)
+    return found
+
+
+def _clients(number: int) -> str:
+    return f"{number} client{'s' if number > 1 else ''}"
+
+
+def show_puts(console: Console, puts: list[Figures]) -> None:
+    table = Table(title="Durable PUT, 3 nodes, a majority has fdatasynced", title_justify="left")
+    table.add_column("clients", justify="right")
+    table.add_column("interface")
+    for title in ("PUT/s", "p50 ms", "p99 ms", "CPU µs per PUT, all nodes"):
+        table.add_column(title, justify="right")
+    interfaces = list(dict.fromkeys(each["interface"] for each in puts))
+    for clients in CLIENTS:
+        for name in interfaces:
+            where = {"interface": name, "clients": clients}
+            table.add_row(
+                str(clients),
+                name,
+                f"{middle(puts, 'throughput', **where):,.0f}",
+                *(f"{middle(puts, what, **where):.2f}" for what in ("p50_ms", "p99_ms")),
+                f"{middle(puts, 'cpu_us', **where):.0f}",
+            )
+        table.add_section()
+    console.print(table)
+
+
+def show_others(console: Console, gets: list[Figures], starts: list[Figures]) -> None:
+    table = Table(title="Handlers and start", title_justify="left")
+    table.add_column("what")
+    table.add_column("median", justify="right")
+    for name, words in (("observed", "a store node, telemetry on"), ("bare", "bare aiohttp")):
+        cpu = middle(gets, "cpu_us", handler=name)
+        rate = middle(gets, "throughput", handler=name)
+        table.add_row(f"GET, CPU, {words}", f"{cpu:.1f} µs ({rate:,.0f}/s)")
+    for how, words in (("forked", "forked from a warm zygote"), ("processes", "plain processes")):
+        seconds = middle(starts, "seconds", how=how)
+        table.add_row(f"{START_NODES} nodes ready, {words}", f"{seconds:.2f} s")
+    console.print(table)
+
+
+def show_goals(console: Console, found: list[Goal]) -> None:
+    table = Table(title="Goals", title_justify="left")
+    table.add_column("what")
+    for title in ("goal", "measured"):
+        table.add_column(title, justify="right")
+    table.add_column("met")
+    for each in found:
+        words = {True: "[green]yes[/]", False: "[red]no[/]", None: "[yellow]not measured[/]"}
+        measured = "–" if each.met is None else f"{each.measured:.2f} {each.unit}"
+        sign = "≤" if each.at_most else "≥"
+        table.add_row(each.what, f"{sign} {each.goal:g} {each.unit}", measured, words[each.met])
+    console.print(table)
+
+
+def describe(machine: dict[str, Any]) -> str:
+    """What this was measured on, and whether it was ours alone."""
+    load = machine["load_average"][0]
+    busy = load > machine["cores"] / 2
+    note = "; it is busy with something else: expect ratios to be off" if busy else ""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']} {machine['kernel']}, "
+        f"Python {machine['python']}, fdatasync p50 {machine['fdatasync_p50_ms']:.2f} ms, "
+        f"etcd {machine['etcd'] or 'not here'}, load average {load} before this{note}"
+    )

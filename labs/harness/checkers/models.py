@@ -1,0 +1,142 @@
+"""Sequential specifications: what each operation may return when operations come one at a time.
+
+The shape is porcupine's. A step gets a state and an operation and says whether the operation may
+happen there with the result it had, and the state after it. States are immutable and hashable. An
+operation of unknown fate (`op.pending`) has no result: any is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from labs.harness.checkers.result import freeze
+from labs.harness.history import Op
+
+State = Hashable
+Step = Callable[[Any, Op], tuple[bool, Any]]
+
+
+def by_key(op: Op) -> Hashable:
+    """Keys do not influence each other."""
+    return op.key
+
+
+def as_one(op: Op) -> Hashable:
+    """One object: operations touch several keys at once."""
+    del op
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A data type.
+
+    Attributes:
+        operations: the names (`f`) that it has.
+        read_only: those that never change the state.
+        init: the first state.
+        step: (state, operation) -> (legal, state after).
+        partition: operations with different results are independent of each other.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    read_only: tuple[str, ...]
+    init: State
+    step: Step
+    partition: Callable[[Op], Hashable] = by_key
+
+    def describe_operation(self, op: Op) -> str:
+        """`write(3)`, `read -> 3`."""
+        argument = "" if op.value is None or op.f in self.read_only else repr(op.value)
+        if op.type != "ok":
+            return f"{op.f}({argument}) -> {'?' if op.pending else 'refused'}"
+        told = op.f in self.read_only or op.f == "dequeue" or op.f == "txn"
+        return f"{op.f}({argument})" + (f" -> {op.output!r}" if told else "")
+
+    def describe_state(self, state: Any) -> str:
+        """The state for a human."""
+        return repr(sorted(state, key=repr)) if isinstance(state, frozenset) else repr(state)
+
+
+def register_step(state: Any, op: Op) -> tuple[bool, Any]:
+    """Read, write, cas, delete; a failed cas says what its `extra` says (see `Op`)."""
+    if op.f == "read":
+        return op.pending or freeze(op.output) == state, state
+    if op.f == "write":
+        return True, freeze(op.value)
+    if op.f == "delete":
+        return True, None
+    old, new = freeze(op.value[0]), freeze(op.value[1])
+    if op.type == "fail":
+        if "current" in op.extra:
+            return freeze(op.extra["current"]) == state, state
+        return old != state or "mismatch" not in op.extra, state
+    return old == state, new
+
+
+def _multi_register(state: Any, op: Op) -> tuple[bool, Any]:
+    """A transaction on several registers: `[["r", key, value], ["w", key, value], …]`."""
+    values = dict(state)
+    done = op.value if op.pending else op.output
+    for f, key, value in done:
+        name = freeze(key)
+        if f == "w":
+            values[name] = freeze(value)
+        elif not op.pending and values.get(name) != freeze(value):
+            return False, state
+    return True, frozenset(values.items())
+
+
+def _set(state: Any, op: Op) -> tuple[bool, Any]:
+    if op.f == "read":
+        return op.pending or frozenset(map(freeze, op.output or ())) == state, state
+    element = frozenset((freeze(op.value),))
+    return True, (state | element) if op.f == "add" else (state - element)
+
+
+def _queue(state: Any, op: Op) -> tuple[bool, Any]:
+    """First in, first out; a dequeue of an empty queue returns None."""
+    if op.f == "enqueue":
+        return True, (*state, freeze(op.value))
+    if not state:
+        return op.pending or op.output is None, state
+    return op.pending or state[0] == freeze(op.output), state[1:]
+
+
+def _lock(state: Any, op: Op) -> tuple[bool, Any]:
+    """Held by one process at a time, released by its holder. `value` names the holder if given."""
+    holder = op.process if op.value is None else freeze(op.value)
+    if op.f == "acquire":
+        return state is None, holder
+    return state == holder, None
+
+
+def _counter(state: Any, op: Op) -> tuple[bool, Any]:
+    if op.f == "read":
+        return op.pending or op.output == state, state
+    return True, state + (1 if op.value is None else op.value)
+
+
+def _key_value(state: Any, op: Op) -> tuple[bool, Any]:
+    """A string per key: read, write (put), append."""
+    if op.f == "read":
+        return op.pending or (op.output or "") == state, state
+    return True, op.value if op.f == "write" else state + op.value
+
+
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Model("register", ("read", "write", "cas", "delete"), ("read",), None, register_step),
+        Model("cas-register", ("read", "write", "cas", "delete"), ("read",), None, register_step),
+        Model("multi-register", ("txn",), (), frozenset(), _multi_register, as_one),
+        Model("set", ("add", "remove", "read"), ("read",), frozenset(), _set),
+        Model("queue", ("enqueue", "dequeue"), (), (), _queue),
+        Model("lock", ("acquire", "release"), (), None, _lock),
+        Model("counter", ("add", "read"), ("read",), 0, _counter),
+        Model("key-value", ("read", "write", "append"), ("read",), "", _key_value),
+    )
+}

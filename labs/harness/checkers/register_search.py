@@ -1,0 +1,388 @@
+"""A register with any values: depth-first search that hardly ever branches.
+
+Theory of operation. The search builds a linearization from left to right. A state is (operations
+taken, current value). An operation may come next iff no untaken completed operation returned
+before it was called. On top of Wing & Gong's search with Lowe's memory of states seen:
+
+1. *Key.* Taken operations are a prefix of the call order plus a window of bits: small integers
+   for any length of history.
+2. *Reads are taken at once* when the value is right: an early read constrains nothing.
+3. *Of candidate writes of one value only the one with the earliest deadline* is tried.
+4. *Hidden writes.* A write that nobody observes can stand right before any later plain write. So
+   it stays untaken until its own deadline comes; if a plain write was taken since it was called,
+   it is then put right before that one, at no cost. `hide` is the number of operations (in call
+   order) that may still be hidden so. Therefore the next operation to change the value is one of:
+   a write of a value that somebody waits for, the operation whose deadline is next, or a legal cas.
+5. *A value with an observer to come but no write of it in time* may not be overwritten.
+6. *Pending operations* are taken only directly before an operation that waits for their value.
+
+Why 4 is complete: let x be the next operation of some linearization to change the value, not
+waited for, not the next deadline, not a cas. Whatever follows x directly is not an observer of its
+value (it would be waiting), so it is another plain write: x is hidden before that one. A failed
+cas that only says "the value was not a" waits for any other value while the value is a.
+
+Brute force has checked all of this against every order of small histories (tests/checkers).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+from labs.harness.checkers.result import PLAIN, freeze
+from labs.harness.checkers.zones import NEVER
+from labs.harness.history import Op
+
+ANY, SAME = -1, -1
+"""`need` of an operation that is legal in any state; `put` of one that leaves the value alone."""
+
+MAX_MEMORY = 1_000_000
+"""States remembered per key before the verdict is "unknown"."""
+
+# Of a pending operation: (call, need, put, Op). need < ANY: the value must not be -2 - need.
+Waiting = tuple[int, int, int, Op]
+
+# How a state was reached: (path before, what was taken), newest first. What: an operation j;
+# ~j: j was hidden before the latest plain write; count + p: the pending operation p.
+Path = tuple[Any, int] | None
+# (prefix length, window of bits, value, bits of pending operations taken, hide, path)
+State = tuple[int, int, int, int, int, Path]
+
+
+class _Choice:
+    """What the scan of a state found among the operations that may come next."""
+
+    __slots__ = ("beyond", "deadline", "other", "plain", "waited")
+
+    def __init__(
+        self, deadline: int, beyond: int, waited: set[int], other: bool, plain: dict[int, int]
+    ) -> None:
+        self.deadline = deadline  # the least return of them
+        self.beyond = beyond  # the first operation in call order that may not come yet
+        self.waited = waited  # values that a candidate needs
+        self.other = other  # a failed cas waits for any value but this one
+        self.plain = plain  # value -> the candidate write of it with the earliest deadline
+
+
+class RegisterSearch:
+    """The search over one key; `run` may be called again to go on with a new budget."""
+
+    def __init__(self, completed: Sequence[Op], pending: Sequence[Op], initial: Any = None) -> None:
+        self.ops = sorted(completed, key=attrgetter("invoke_ns"))
+        self.count = len(self.ops)
+        self.calls: list[int] = [op.invoke_ns for op in self.ops]
+        self.calls.append(NEVER + 1)
+        self.returns: list[int] = [op.return_ns for op in self.ops]  # type: ignore[misc]
+        self.needs, self.puts, self.pending = encode(self.ops, pending, initial)
+        self.observers: dict[int, list[int]] = {}
+        self.writers: dict[int, list[int]] = {}
+        self.pending_by_put: dict[int, list[tuple[int, int, int]]] = {}
+        for p, (call, need, put, _) in enumerate(self.pending):
+            self.pending_by_put.setdefault(put, []).append((p, call, need))
+        self.pending_writes = {put for _, need, put, _ in self.pending if need == ANY}
+        self.pending_swaps = {put for _, need, put, _ in self.pending if need != ANY}
+        self.memory: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+        self.remembered = 0
+        self.nodes = 0
+        self.deepest = -1  # the furthest that any path got, in call order
+        self.deepest_path: Path = None
+        self.solution: Path = None
+        self._stack: list[State] = [(0, 0, 0, 0, 0, None)]
+
+    @property
+    def exhausted_memory(self) -> bool:
+        """The cap on memory was reached: another budget will not help."""
+        return self.remembered > MAX_MEMORY
+
+    def _index(self) -> None:
+        """Who observes and who writes each value: only made when first asked for."""
+        for j, (need, put) in enumerate(zip(self.needs, self.puts, strict=True)):
+            if need >= 0:
+                self.observers.setdefault(need, []).append(j)
+            if put >= 0:
+                self.writers.setdefault(put, []).append(j)
+
+    def forget(self) -> None:
+        """Free what only the search itself needed."""
+        self.memory.clear()
+        self._stack.clear()
+
+    def run(self, budget: int) -> bool | None:
+        """Search on. True, False, or None when `budget` nodes were visited without a verdict."""
+        stack = self._stack
+        last = self.nodes + budget
+        while stack:
+            if self.nodes >= last or self.remembered > MAX_MEMORY:
+                return None
+            if self._advance(stack.pop()):
+                return True
+        return False
+
+    def _advance(self, state: State) -> bool:
+        """Go on from a state while there is one choice only, then push the choices; True: done."""
+        calls, returns, needs, puts = self.calls, self.returns, self.needs, self.puts
+        some_pending = bool(self.pending)
+        base, window, value, used, hide, path = state
+        nodes = 0
+        while True:
+            nodes += 1
+            deadline, earliest, other = NEVER, -1, False
+            waited: set[int] = set()
+            plain: dict[int, int] = {}
+            swaps: list[int] = []
+            j, rest = base, window
+            while calls[j] <= deadline:
+                if not rest & 1:
+                    need, put = needs[j], puts[j]
+                    if put < 0 and (need == value or (need < ANY and need != -2 - value)):
+                        window |= 1 << j - base
+                    else:
+                        if returns[j] < deadline:
+                            deadline, earliest = returns[j], j
+                        if need >= 0:
+                            # A legal cas also waits for a write of the value that is there:
+                            # before the cas that write changes nothing, after it, it does.
+                            waited.add(need)
+                            if need == value and put >= 0:
+                                swaps.append(j)
+                        elif need < ANY:
+                            other = True
+                        elif put not in plain or returns[j] < returns[plain[put]]:
+                            plain[put] = j
+                rest >>= 1
+                j += 1
+            while window & 1:
+                window >>= 1
+                base += 1
+            if base > self.deepest:
+                self.deepest, self.deepest_path = base, path
+                if base == self.count:
+                    self.solution = path
+                    self.nodes += nodes
+                    return True
+            # Pending operations matter only for a waited value that no candidate write makes.
+            simple = not swaps and earliest >= hide
+            if simple and some_pending and (waited or other):
+                simple = not other and self.pending_swaps.isdisjoint(waited)
+                simple = simple and not (waited - plain.keys()) & self.pending_writes
+            if simple:
+                one = -1
+                for put, k in plain.items():
+                    if k == earliest or put in waited or (other and put != value):
+                        one = k if one == -1 else -2
+                if one >= 0:
+                    window |= 1 << one - base
+                    value, hide, path = puts[one], j, (path, one)
+                    continue
+                if one > -2:
+                    break
+            choice = _Choice(deadline, j, waited, other, plain)
+            self._branch((base, window, value, used, hide, path), choice, swaps, earliest)
+            break
+        self.nodes += nodes
+        return False
+
+    def _branch(self, state: State, choice: _Choice, swaps: list[int], earliest: int) -> None:
+        """Push the states to try, unless as much was tried before."""
+        found = self._children(state, choice, swaps, earliest)
+        if len(found) > 1:
+            base, window, value, used, hide, _ = state
+            # A state that used fewer pending operations and may hide more can do all of this.
+            seen = self.memory.setdefault((base, window, value), [])
+            if any(more & used == more and reach >= hide for more, reach in seen):
+                return
+            seen.append((used, hide))
+            self.remembered += 1
+        self._stack += found
+
+    def _children(
+        self, state: State, choice: _Choice, swaps: list[int], earliest: int
+    ) -> list[State]:
+        """The states to try, the most promising last."""
+        base, window, value, used, hide, path = state
+        needs, puts, plain, waited = self.needs, self.puts, choice.plain, choice.waited
+        found: list[State] = []
+        chosen = _distinct(swaps, puts, self.returns)
+        may_go = value in plain or self._may_overwrite(base, window, value, choice.beyond, swaps)
+        wanted = waited
+        if self.pending and (waited or choice.other):
+            found, wanted = self._pending(state, choice, may_go)
+        if may_go and plain:
+            urgent = puts[earliest] if needs[earliest] == ANY else -1
+            chosen += [
+                j
+                for put, j in plain.items()
+                if put == urgent or put in wanted or (choice.other and put != value)
+            ]
+        if len(chosen) > 1:
+            chosen.sort(key=self.returns.__getitem__, reverse=True)
+        for j in chosen:
+            bits = window | 1 << j - base
+            at, bits = shift(base, bits) if bits & 1 else (base, bits)
+            reach = choice.beyond if needs[j] == ANY else hide
+            found.append((at, bits, puts[j], used, reach, (path, j)))
+        if earliest < hide and needs[earliest] == ANY:
+            at, bits = shift(base, window | 1 << earliest - base)
+            found.append((at, bits, value, used, hide, (path, ~earliest)))
+        return found
+
+    def _may_overwrite(
+        self, base: int, window: int, value: int, beyond: int, swaps: list[int]
+    ) -> bool:
+        """No observer of the current value still to come would be left without a write of it."""
+        if value in self.pending_by_put:
+            return True
+        if not self.observers and not self.writers:
+            self._index()
+        observers = self.observers.get(value)
+        if not observers or (observers[-1] < beyond and not swaps):
+            return True
+        # Operations from `beyond` on are all untaken; before it, only a legal cas observes.
+        limit = NEVER
+        if observers[-1] >= beyond:
+            limit = self.returns[observers[bisect_left(observers, beyond)]]
+        for j in swaps:
+            limit = min(limit, self.returns[j])
+        writers = self.writers.get(value, [])
+        for j in writers[bisect_left(writers, base) :]:
+            if j >= beyond:
+                return self.calls[j] <= limit
+            if not window >> j - base & 1:
+                return True
+        return False
+
+    def _pending(self, state: State, choice: _Choice, may_go: bool) -> tuple[list[State], set[int]]:
+        """Pending operations whose value is waited for, and all values waited for because of them.
+
+        A pending cas whose value is wanted wants its own source in turn.
+        """
+        base, window, value, used, hide, path = state
+        wanted = set(choice.waited)
+        if choice.other:
+            wanted |= self.pending_by_put.keys() - {value}
+        found: list[State] = []
+        queue = list(wanted)
+        while queue:
+            put = queue.pop()
+            kinds: set[int] = set()  # of several alike, one is enough
+            for p, call, need in self.pending_by_put.get(put, ()):
+                if call > choice.deadline or used >> p & 1 or need in kinds:
+                    continue
+                kinds.add(need)
+                if need >= 0 and need not in wanted:
+                    wanted.add(need)
+                    queue.append(need)
+                if need == value or (need == ANY and may_go and put not in choice.plain):
+                    reach = choice.beyond if need == ANY else hide
+                    after = (path, self.count + p)
+                    found.append((base, window, put, used | 1 << p, reach, after))
+        return found, wanted
+
+
+def _distinct(swaps: list[int], puts: Sequence[int], returns: Sequence[int]) -> list[int]:
+    """Of legal cas with one target only the one with the earliest deadline."""
+    if len(swaps) < 2:
+        return list(swaps)
+    best: dict[int, int] = {}
+    for j in swaps:
+        put = puts[j]
+        if put not in best or returns[j] < returns[best[put]]:
+            best[put] = j
+    return list(best.values())
+
+
+def shift(base: int, window: int) -> tuple[int, int]:
+    """Move taken operations at the front of the window into the prefix."""
+    if window & 1:
+        taken = ((window + 1) & ~window).bit_length() - 1
+        return base + taken, window >> taken
+    return base, window
+
+
+def encode(
+    completed: Sequence[Op], pending: Sequence[Op], initial: Any
+) -> tuple[list[int], list[int], list[Waiting]]:
+    """`need` and `put` of the completed operations on small integers; the initial value is 0."""
+    codes: dict[Any, int] = {freeze(initial): 0}
+
+    def code(value: Any) -> int:
+        if type(value) not in PLAIN:
+            value = freeze(value)
+        return codes.setdefault(value, len(codes))
+
+    needs: list[int] = []
+    puts: list[int] = []
+    for op in completed:
+        f = op.f
+        if f == "read":
+            needs.append(code(op.output))
+            puts.append(SAME)
+        elif f == "write" or f == "delete":
+            needs.append(ANY)
+            puts.append(code(op.value if f == "write" else None))
+        elif op.type == "ok":
+            needs.append(code(op.value[0]))
+            puts.append(code(op.value[1]))
+        else:
+            known = "current" in op.extra
+            needs.append(code(op.extra["current"]) if known else -2 - code(op.value[0]))
+            puts.append(SAME)
+    waiting: list[Waiting] = []
+    for op in pending:
+        if op.f == "cas":
+            waiting.append((op.invoke_ns, code(op.value[0]), code(op.value[1]), op))
+        elif op.f != "read":
+            value = op.value if op.f == "write" else None
+            waiting.append((op.invoke_ns, ANY, code(value), op))
+    return needs, puts, waiting
+
+
+def order(search: RegisterSearch, path: Path) -> list[Op]:
+    """The operations of a path in their order, with the reads and hidden writes put in.
+
+    The path holds the choices only; the reads between them follow from the values.
+    """
+    choices: list[int] = []
+    while path is not None:
+        path, what = path
+        choices.append(what)
+    choices.reverse()
+    taken: set[int] = set()
+    result: list[Op] = []
+    value, first, last_plain = 0, 0, 0
+
+    def settle() -> None:
+        """Take the reads that are legal now, as the search did."""
+        nonlocal first
+        while first in taken:
+            first += 1
+        j, deadline = first, NEVER
+        while search.calls[j] <= deadline:
+            if j not in taken:
+                need, put = search.needs[j], search.puts[j]
+                if put < 0 and (need == value or (need < ANY and need != -2 - value)):
+                    taken.add(j)
+                    result.append(search.ops[j])
+                else:
+                    deadline = min(deadline, search.returns[j])
+            j += 1
+
+    for what in choices:
+        settle()
+        if what < 0:
+            taken.add(~what)
+            result.insert(last_plain, search.ops[~what])
+            last_plain += 1
+            continue
+        if what < search.count:
+            taken.add(what)
+            need, value, op = search.needs[what], search.puts[what], search.ops[what]
+        else:
+            _, need, value, op = search.pending[what - search.count]
+        if need == ANY:
+            last_plain = len(result)
+        result.append(op)
+    settle()
+    return result

@@ -1,0 +1,56 @@
+"""What a lab file declares: its question, predictions, variants, the scenario and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from labs.harness.lab.verdict import Expectation, VariantResult
+from labs.harness.testbed.description import ClusterSpec
+
+if TYPE_CHECKING:
+    from labs.harness.lab.stage import Stage
+
+Results = dict[str, VariantResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A yes-or-no question to answer before the run; `truth` reads the answer off the results."""
+
+    question: str
+    truth: Callable[[Results], bool | None]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One system under the lab's scenario. `cluster(nodes)` describes it for that many nodes."""
+
+    name: str
+    expected: Expectation
+    about: str
+    cluster: Callable[[int], ClusterSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """One interview question, its experiment and its answer.
+
+    `scenario` runs once per variant, under the same seed, load and fault timetable. `answer` and
+    `comparison` get the results by variant name and quote figures of this run alone.
+    """
+
+    name: str
+    questions: tuple[int, ...]
+    question: str
+    variants: tuple[Variant, ...]
+    scenario: Callable[[Stage], Awaitable[None]]
+    answer: Callable[[Results], str]
+    predictions: tuple[Prediction, ...] = ()
+    comparison: tuple[tuple[str, str], ...] = ()  # row title, format of its figures
+
+    def __post_init__(self) -> None:
+        expectations = {variant.expected for variant in self.variants}
+        assert expectations == {"holds", "breaks"}, f"{self.name}: a lab needs a control"

@@ -1,0 +1,99 @@
+"""The machine that a run was measured on; `make doctor`: what is missing and what to type."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("aiohttp", "msgspec")
+
+
+def describe() -> dict[str, Any]:
+    """The machine and versions, as `verdict.json` keeps them."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _engine() -> str | None:
+    """The version of the Docker engine that answers, or None."""
+    if shutil.which("docker") is None:
+        return None
+    try:
+        answer = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def doctor(console: Console) -> int:
+    """Print the table; 0 when the labs can run here, 2 when something they need is missing."""
+    python_ok = sys.version_info >= (3, 11)
+    engine = _engine()
+    etcd = shutil.which("etcd")
+    rows = [
+        ("Python 3.11 or newer", python_ok, platform.python_version(),
+         "make PYTHON=python3.13 setup", "everything"),
+        ("packages of requirements.lock", True, "installed", "make setup", "everything"),
+        ("a loopback port", _can_listen(), "127.0.0.1", "allow this user to listen on 127.0.0.1",
+         "ON=local"),
+        ("Docker engine", engine is not None, engine or "",
+         "install Docker, or stay with ON=local", "ON=compose"),
+        ("etcd", etcd is not None, etcd or "", "apt-get install etcd-server (to compare with)",
+         "make bench"),
+    ]  # fmt: skip
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("", "what", "found", "needed for", "what to type"):
+        table.add_column(title)
+    for what, here, found, remedy, use in rows:
+        mark = "[green]✓[/]" if here else "[yellow]–[/]"
+        table.add_row(mark, what, found if here else "not here", use, "" if here else remedy)
+    console.print(table)
+    runs_locally = all(here for _, here, _, _, use in rows if use in ("everything", "ON=local"))
+    console.print("\nLabs run here: [bold]make lab-partition[/]" if runs_locally
+                  else "\nLabs can't run here yet: see the last column.")  # fmt: skip
+    return 0 if runs_locally else 2
+
+
+def _can_listen() -> bool:
+    import socket
+
+    try:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""Runs a lab: every variant on its substrate, claims decided, verdict written, story told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+
+from labs.harness.history import Recorder
+from labs.harness.lab.definition import Lab, Results, Variant
+from labs.harness.lab.directory import join, slug
+from labs.harness.lab.environment import describe
+from labs.harness.lab.options import Options
+from labs.harness.lab.stage import InvalidRun, Stage
+from labs.harness.lab.story import Story
+from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, as_plain, decide
+from labs.harness.links.control import LinksError
+from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
+from labs.harness.testbed.cluster import TestbedError, TimedOut
+from labs.harness.testbed.launcher import Launched
+from labs.harness.testbed.local import LocalTestbed
+
+# What makes an experiment worthless without saying anything about the system.
+TROUBLE = (InvalidRun, TestbedError, TimedOut, LinksError, NemesisError, ShapeError)
+
+
+def run(
+    lab: Lab, options: Options, story: Story, directory: Path, launched: Launched | None = None
+) -> tuple[Verdict, Results]:
+    """One run of `lab` into `directory`, from its first process to `verdict.json`.
+
+    `launched`: a zygote that was started earlier, to have it warm by now.
+    """
+    return asyncio.run(_run(lab, options, story, directory, launched))
+
+
+async def _run(
+    lab: Lab, options: Options, story: Story, directory: Path, launched: Launched | None
+) -> tuple[Verdict, Results]:
+    began = time.monotonic()
+    results: Results = {}
+    faults: list[FaultRecord] = []
+    async with AsyncExitStack() as stack:
+        testbed = await stack.enter_async_context(LocalTestbed(directory, launched=launched))
+        _introduce(lab, options, story)
+        for variant in lab.variants:
+            result = await _run_variant(lab, variant, options, story, testbed, directory, faults)
+            results[variant.name] = result
+            if result.trouble is not None:
+                break  # an experiment that can't be trusted is not worth the other variants' time
+    word, reason = decide(list(results.values()), faults)
+    verdict = Verdict(
+        lab=lab.name,
+        questions=list(lab.questions),
+        substrate=options.substrate,
+        seed=options.seed,
+        verdict=word,
+        reason=reason,
+        elapsed_s=round(time.monotonic() - began, 3),
+        variants=[as_plain(result) for result in results.values()],
+        faults=faults,
+        environment=describe(),
+    )
+    join(directory, list(results))
+    verdict.save(directory)
+    _conclude(lab, options, results, verdict, story, directory)
+    return verdict, results
+
+
+async def _run_variant(
+    lab: Lab,
+    variant: Variant,
+    options: Options,
+    story: Story,
+    testbed: LocalTestbed,
+    directory: Path,
+    faults: list[FaultRecord],
+) -> VariantResult:
+    result = VariantResult(name=variant.name, expected=variant.expected)
+    story.variant(variant.name, variant.expected, variant.about)
+    began = time.monotonic()
+    try:
+        async with _stage(variant, result, options, story, testbed, directory, faults) as stage:
+            await lab.scenario(stage)
+    except TROUBLE as trouble:
+        result.trouble = str(trouble)
+        story.error(result.trouble)
+    finally:
+        story.pause()
+        story.now = None
+    result.elapsed_s = round(time.monotonic() - began, 3)
+    return result
+
+
+@asynccontextmanager
+async def _stage(
+    variant: Variant,
+    result: VariantResult,
+    options: Options,
+    story: Story,
+    testbed: LocalTestbed,
+    directory: Path,
+    faults: list[FaultRecord],
+) -> AsyncIterator[Stage]:
+    """Everything a scenario needs, undone in reverse order whatever happens."""
+    own = directory / slug(variant.name)
+    own.mkdir()
+    async with AsyncExitStack() as stack:
+        recorder = stack.enter_context(Recorder(own / "history.jsonl", time.monotonic_ns))
+        story.now = lambda: recorder.now_ns() / 1e9
+        spec = variant.cluster(options.nodes)
+        cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
+        nemesis = Nemesis(
+            cluster,
+            recorder,
+            own / "faults.jsonl",
+            random=Random(options.seed),
+            enabled=options.nemesis,
+        )
+        stack.callback(lambda: faults.extend(_faults_of(variant, nemesis)))
+        stack.callback(nemesis.close)
+        stack.push_async_callback(nemesis.heal_all)
+        stage = Stage(
+            cluster=cluster,
+            recorder=recorder,
+            nemesis=nemesis,
+            story=story,
+            result=result,
+            directory=own,
+            seed=options.seed,
+        )
+        yield stage
+
+
+def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:
+    """The nemesis' records as the verdict keeps them. Not looked for is not felt."""
+    return [
+        FaultRecord(
+            variant=variant.name,
+            name=record.name,
+            target=record.target,
+            planned_at=record.planned_at,
+            injected_at=record.injected_at,
+            felt=record.felt is True,
+            recovered=record.recovered is True,
+            felt_how=record.felt_how,
+            healed_at=record.healed_at,
+            recovered_at=record.recovered_at,
+        )
+        for record in nemesis.records
+    ]
+
+
+def _introduce(lab: Lab, options: Options, story: Story) -> None:
+    story.title(lab.name, list(lab.questions), lab.question)
+    story.note(
+        f"on {options.substrate} ({options.why}) · {options.nodes} nodes · SEED={options.seed}"
+    )
+    if not options.predict:
+        story.predictions([prediction.question for prediction in lab.predictions])
+
+
+def _conclude(
+    lab: Lab, options: Options, results: Results, verdict: Verdict, story: Story, directory: Path
+) -> None:
+    whole = verdict.verdict in ("pass", "fail") and len(results) == len(lab.variants)
+    if whole:
+        rows = [
+            (title, *(text.format_map(result.figures) for result in results.values()))
+            for title, text in lab.comparison
+        ]
+        story.comparison(list(results.values()), rows)
+    story.verdict(verdict)
+    if verdict.verdict == "pass":
+        story.answer(lab.answer(results))
+    else:
+        story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
+    try:
+        shown = directory.relative_to(Path.cwd())
+    except ValueError:
+        shown = directory
+    story.directory(f"{shown}/  (also runs/latest)")

@@ -1,0 +1,193 @@
+"""What a scenario works with: a started cluster, the nemesis, the load, and the claims it makes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol, TypeVar, overload
+
+from labs.harness.checkers import Result
+from labs.harness.history import Recorder
+from labs.harness.lab.directory import read_lines
+from labs.harness.lab.story import Story
+from labs.harness.lab.verdict import Claim, VariantResult
+from labs.harness.nemesis import Nemesis
+from labs.harness.nemesis.nemesis import Planned
+from labs.harness.testbed.cluster import Cluster, TimedOut, until
+
+T = TypeVar("T")
+
+
+class Workload(Protocol):
+    """Something that runs beside the scenario. `lateness_s`: how far it fell behind its plan."""
+
+    @property
+    def lateness_s(self) -> float: ...
+    async def start(
+        self, cluster: Cluster, recorder: Recorder, on_progress: Callable[[str], None]
+    ) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class InvalidRun(Exception):
+    """The experiment can't be trusted: a fault was not felt, or what it needs never came about."""
+
+
+class Stage:
+    """One variant on its substrate, from the first node's start to its last claim.
+
+    `random` is seeded from the run's seed: the same for every variant, so that all of them get the
+    same load and the same choices. Times are seconds since the variant's recorder started.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        recorder: Recorder,
+        nemesis: Nemesis,
+        story: Story,
+        result: VariantResult,
+        directory: Path,
+        seed: int,
+    ) -> None:
+        self.cluster = cluster
+        self.recorder = recorder
+        self.nemesis = nemesis
+        self.story = story
+        self.result = result
+        self.directory = directory
+        self.seed = seed
+        self.random = Random(seed)
+
+    @property
+    def history_path(self) -> Path:
+        return self.directory / "history.jsonl"
+
+    def now_ns(self) -> int:
+        """Nanoseconds on the clock of the history."""
+        return self.recorder.now_ns()
+
+    def tell(self, text: str) -> None:
+        self.story.tell(text)
+
+    def claim(
+        self, text: str, holds: bool | Result, evidence: str, *, control_breaks: bool = False
+    ) -> None:
+        """Decide one claim; it is told at once and kept for the verdict.
+
+        A checker's result decides by its `valid` ("unknown" leaves the claim undecided), and its
+        counterexample is told with the claim.
+        """
+        story: list[str] = []
+        decided: bool | None
+        if isinstance(holds, Result):
+            decided = None if holds.valid == "unknown" else holds.valid
+            if holds.counterexample is not None:
+                story = holds.counterexample.sentences
+        else:
+            decided = holds
+        claim = Claim(text, decided, evidence, control_breaks, story)
+        self.result.claims.append(claim)
+        self.story.claim(claim, self.result.expected)
+
+    def figures(self, **figures: Any) -> None:
+        """Keep measured figures for the comparison table and the answer."""
+        self.result.figures.update(figures)
+
+    @overload
+    async def eventually(
+        self, condition: Callable[[], Awaitable[T]], *, within_s: float, what: str
+    ) -> T | None: ...
+    @overload
+    async def eventually(
+        self, condition: Callable[[], T], *, within_s: float, what: str
+    ) -> T | None: ...
+    async def eventually(self, condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
+        """The condition's value once truthy, or None: for what the *system* may fail to do."""
+        try:
+            return await until(condition, within_s, what)
+        except TimedOut as timed_out:
+            self.tell(f"not seen: {timed_out}")
+            return None
+
+    @overload
+    async def require(
+        self, condition: Callable[[], Awaitable[T]], *, within_s: float, what: str
+    ) -> T: ...
+    @overload
+    async def require(self, condition: Callable[[], T], *, within_s: float, what: str) -> T: ...
+    async def require(self, condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
+        """As `eventually`, for what the *experiment* needs: without it the run is invalid."""
+        try:
+            return await until(condition, within_s, what)
+        except TimedOut as timed_out:
+            raise InvalidRun(str(timed_out)) from timed_out
+
+    async def primary(self, *, within_s: float = 10) -> str:
+        """The one node that leads, once there is exactly one and it is ready for writes."""
+
+        async def alone() -> list[str]:
+            primaries = await self.cluster.primaries()
+            return primaries if len(primaries) == 1 else []
+
+        return (await self.require(alone, within_s=within_s, what="exactly one node leads"))[0]
+
+    async def gave_up(self, node: str, leader: str) -> bool:
+        """Does `node` say that it no longer follows `leader`?"""
+        status = await self.cluster.status(node)
+        return status is not None and status["leader"] != leader
+
+    def protocol_events(self, node: str, *names: str, since_ns: int) -> list[dict[str, Any]]:
+        """What `node` itself told of these steps of its protocol, from `since_ns` on."""
+        since_ns += self.recorder.start_ns  # the nodes' telemetry has the machine's own clock
+        return [
+            event
+            for event in read_lines(self.cluster.telemetry(node))
+            if event["event"] in names and event["monotonic_ns"] >= since_ns
+        ]
+
+    async def converged(self, *, within_s: float) -> None:
+        """Wait until one node leads and every node has applied the same log to its end."""
+
+        async def level() -> bool:
+            statuses = list((await self.cluster.statuses()).values())
+            if not all(statuses) or len(await self.cluster.primaries()) != 1:
+                return False
+            ends = {(each["applied_index"], each["last_index"]) for each in statuses if each}
+            return len(ends) == 1
+
+        await self.require(level, within_s=within_s, what="every node has applied the same log")
+
+    @asynccontextmanager
+    async def running(self, *workloads: Workload) -> AsyncIterator[None]:
+        """Keep the workloads running; they stop together, also when the scenario fails."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self.story.pause)
+            for workload in workloads:
+                await workload.start(self.cluster, self.recorder, self.story.progress)
+                stack.push_async_callback(workload.stop)
+            yield
+        late_ms = max(workload.lateness_s for workload in workloads) * 1000
+        self.figures(load_late_ms=round(late_ms, 1))
+
+    @asynccontextmanager
+    async def fault(self, planned: Planned, text: str) -> AsyncIterator[int]:
+        """Strike, and go on only once the fault has been felt; heal and recover on the way out.
+
+        Gives the instant (ns) from which on the fault was in effect.
+        """
+        async with planned as scope:
+            self.story.fault(text)
+            felt = await scope.felt()
+            if not felt:
+                raise InvalidRun(f"{text}: not felt: {scope.record.felt_how}")
+            self.story.tell(f"felt: {scope.record.felt_how}")
+            assert scope.record.injected_at is not None, "what was felt was injected"
+            yield int(scope.record.injected_at * 1e9)
+        record = scope.record
+        if not record.recovered:
+            raise InvalidRun(f"{text}: healed, but not recovered: {record.recovered_how}")
+        self.story.healed(f"healed, and recovered: {record.recovered_how}")

@@ -1,0 +1,137 @@
+"""What a run decided, and how that becomes one word and an exit code.
+
+The outcome of the system (a claim holds or not) is kept apart from the trustworthiness of the
+experiment: a fault that nobody felt, a cluster that never started or a checker that gave up says
+nothing about the system, so such a run is `invalid` or `inconclusive`, never `pass` or `fail`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Word = Literal["pass", "fail", "inconclusive", "invalid"]
+Expectation = Literal["holds", "breaks"]
+Outcome = Literal["holds", "breaks", "unknown"]
+
+EXIT_CODES: dict[Word, int] = {"pass": 0, "fail": 1, "inconclusive": 2, "invalid": 2}
+
+
+class Claim(msgspec.Struct):
+    """A sentence about the system, checked against evidence of this run.
+
+    `holds` is None when the evidence does not decide it (a checker said "unknown").
+    `control_breaks` marks the claims that the control exists to break. `counterexample`: a story
+    of at most six operations, a sentence each, when a checker found one.
+    """
+
+    text: str
+    holds: bool | None
+    evidence: str
+    control_breaks: bool = False
+    counterexample: list[str] = []
+
+
+class FaultRecord(msgspec.Struct):
+    """One fault of the run: planned, injected, felt, recovered. Times in seconds of the variant."""
+
+    variant: str
+    name: str
+    target: str
+    planned_at: float
+    injected_at: float | None
+    felt: bool
+    recovered: bool
+    felt_how: str = ""
+    healed_at: float | None = None
+    recovered_at: float | None = None
+
+
+class VariantResult(msgspec.Struct):
+    """What one variant showed. `trouble` says why the experiment itself can't be trusted."""
+
+    name: str
+    expected: Expectation
+    claims: list[Claim] = []
+    trouble: str | None = None
+    elapsed_s: float = 0.0
+    figures: dict[str, Any] = {}
+
+    @property
+    def outcome(self) -> Outcome:
+        """A control breaks when *all* it exists to break is broken; one left whole means no."""
+        if self.trouble is not None or not self.claims:
+            return "unknown"
+        relevant = self.claims
+        if self.expected == "breaks":
+            relevant = [claim for claim in self.claims if claim.control_breaks]
+        if any(claim.holds is None for claim in relevant):
+            return "unknown"
+        if self.expected == "breaks":
+            return "breaks" if not any(claim.holds for claim in relevant) else "holds"
+        return "holds" if all(claim.holds for claim in relevant) else "breaks"
+
+
+class Verdict(msgspec.Struct):
+    """The whole run, as `verdict.json` holds it."""
+
+    lab: str
+    questions: list[int]
+    substrate: str
+    seed: int
+    verdict: Word
+    reason: str
+    elapsed_s: float
+    variants: list[dict[str, Any]]
+    faults: list[FaultRecord]
+    environment: dict[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+    def save(self, directory: Path) -> None:
+        path = directory / "verdict.json"
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+
+def decide(results: list[VariantResult], faults: list[FaultRecord]) -> tuple[Word, str]:
+    """The run's word and the sentence that explains it."""
+    for result in results:
+        if result.trouble is not None:
+            return "invalid", f"{result.name}: {result.trouble}"
+    for fault in faults:
+        what = f"{fault.variant}: {fault.name} on {fault.target}"
+        if not fault.felt:
+            return "invalid", f"{what} was not felt, so the run shows nothing"
+        if not fault.recovered:
+            return "invalid", f"{what} was healed, but the cluster did not recover"
+    for result in results:
+        if result.outcome == "unknown":
+            return "inconclusive", f"{result.name}: {_undecided(result)}"
+    for result in results:
+        if result.outcome != result.expected:
+            return "fail", f"{result.name} {_surprise(result)}"
+    return "pass", "each variant did what it must"
+
+
+def _undecided(result: VariantResult) -> str:
+    undecided = [claim.text for claim in result.claims if claim.holds is None]
+    return f"not decided: {undecided[0]}" if undecided else "no claim was made"
+
+
+def _surprise(result: VariantResult) -> str:
+    if result.expected == "holds":
+        broken = next(claim for claim in result.claims if claim.holds is False)
+        return f"must hold, but this did not: {broken.text} ({broken.evidence})"
+    whole = next(claim for claim in result.claims if claim.control_breaks and claim.holds)
+    return f"is the control and must break, but this held: {whole.text} ({whole.evidence})"
+
+
+def as_plain(result: VariantResult) -> dict[str, Any]:
+    """A variant as `verdict.json` shows it, with its outcome spelled out."""
+    plain: dict[str, Any] = msgspec.to_builtins(result)
+    return {"name": plain.pop("name"), "expected": plain.pop("expected"), "outcome": result.outcome,
+            **plain}  # fmt: skip

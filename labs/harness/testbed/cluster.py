@@ -1,0 +1,225 @@
+"""The one interface of every substrate: a started cluster, its nodes and its links.
+
+What a lab or the nemesis may do to a cluster is what is declared here; that a node is a local
+process or a container must not show. How a node *looks* (`status`, `ready`) is asked of the node
+itself, over an address that goes round the links: an observer that a partition can cut off would
+report the partition as a dead node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from labs.harness.links.control import Link, Links
+from labs.harness.testbed.description import ClusterSpec, State
+from labs.harness.testbed.errors import NodeExited, TestbedError, ZygoteDied
+from labs.harness.testbed.waiting import TimedOut, until
+
+__all__ = ["Cluster", "NodeExited", "State", "TestbedError", "TimedOut", "ZygoteDied", "until"]
+
+STATUS_WITHIN_S = 0.5
+LEADING_ROLES = frozenset({"leader", "primary"})
+
+
+class Cluster(ABC):
+    """A started cluster.
+
+    Attributes:
+        spec: what it was started from.
+        substrate: "local", "compose" …; for the record, not to decide anything by.
+        directory: where its logs and telemetry are, and stay.
+    """
+
+    substrate: str
+    spec: ClusterSpec
+    directory: Path
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return self.spec.node_names
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return self.spec.clients
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        return self.spec.links
+
+    # --- where things are
+
+    @property
+    @abstractmethod
+    def link_control(self) -> Links:
+        """The client of its link proxies."""
+
+    @abstractmethod
+    def address(self, client: str, node: str) -> str:
+        """The "host:port" where a client of that group dials `node`: its link, with its faults.
+
+        `client` may also be a node: where that node dials its peer.
+        """
+
+    @abstractmethod
+    def direct_address(self, node: str) -> str:
+        """The harness's own way to `node`, round the links: for readiness and status alone."""
+
+    @abstractmethod
+    def logs(self, node: str) -> Path:
+        """What the node's process wrote, over all its starts."""
+
+    @abstractmethod
+    def telemetry(self, node: str) -> Path:
+        """The node's wide events, a JSON object a line, over all its starts."""
+
+    # --- faults of processes (each waits until the operating system says that it is so)
+
+    @abstractmethod
+    def state(self, node: str) -> State:
+        """As the operating system sees the process."""
+
+    @abstractmethod
+    async def kill(self, node: str) -> None:
+        """SIGKILL; its data survives. Connections to it are then refused. No-op when stopped."""
+
+    @abstractmethod
+    async def start(self, node: str) -> None:
+        """Start a stopped node on its old address and data; `ready([node])` waits for it.
+
+        Raises:
+            TestbedError: it is not stopped.
+        """
+
+    @abstractmethod
+    async def stop_node(self, node: str, grace_s: float = 2.0) -> None:
+        """SIGTERM, and SIGKILL when it has not ended after `grace_s`. No-op when stopped."""
+
+    @abstractmethod
+    async def pause(self, node: str) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+
+    @abstractmethod
+    async def resume(self, node: str) -> None:
+        """Let a paused node go on. No-op when it is running."""
+
+    @abstractmethod
+    async def wipe(self, node: str) -> None:
+        """Remove the data of a stopped node.
+
+        Raises:
+            TestbedError: it is not stopped; a process would write on into removed files.
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End all of it. Logs and telemetry stay, data goes."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise if the cluster can no longer be what it claims to be.
+
+        Raises:
+            NodeExited: a node, or the link proxies, ended though nobody had asked for it.
+            ZygoteDied: all of them did.
+        """
+
+    # --- the same on every substrate
+
+    @property
+    @abstractmethod
+    def session(self) -> aiohttp.ClientSession:
+        """For the harness's own requests."""
+
+    async def ready(self, within_s: float = 10.0, nodes: Iterable[str] | None = None) -> None:
+        """Wait until `nodes` (default: all) call themselves ready.
+
+        Raises:
+            NodeExited: one of the cluster's nodes ended by itself.
+            TimedOut: the message says which node is not ready, and why.
+        """
+        wanted = tuple(self.nodes if nodes is None else nodes)
+        reasons: dict[str, str] = {}
+
+        async def ask(node: str) -> None:
+            reasons[node] = f"{self.state(node)}, has not answered"
+            reasons[node] = await self._unready(node)
+
+        async def all_ready() -> bool:
+            self.check()
+            await asyncio.gather(*map(ask, wanted))
+            self.check()
+            return not any(reasons.values())
+
+        try:
+            await until(all_ready, within_s, f"{self.spec.name} ready")
+        except TimedOut as timed_out:
+            last = {node: why for node, why in reasons.items() if why}
+            raise TimedOut(timed_out.what, within_s, last) from None
+
+    async def status(self, node: str, within_s: float = STATUS_WITHIN_S) -> dict[str, Any] | None:
+        """What the node says of itself (`/status`); None when it does not answer in time."""
+        try:
+            async with self._request("GET", node, "/status", within_s) as response:
+                if response.status != 200:
+                    return None
+                answer = await response.json()
+                return answer if isinstance(answer, dict) else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+
+    async def statuses(self, within_s: float = STATUS_WITHIN_S) -> dict[str, dict[str, Any] | None]:
+        """The status of every node, all asked at the same time."""
+        answers = await asyncio.gather(*(self.status(node, within_s) for node in self.nodes))
+        return dict(zip(self.nodes, answers, strict=True))
+
+    async def primaries(self) -> list[str]:
+        """The nodes that believe they lead. Two can: that is the point of several labs."""
+        statuses = await self.statuses()
+        return [node for node, said in statuses.items() if said and said["role"] in LEADING_ROLES]
+
+    async def set_clock(self, node: str, offset_ms: float = 0.0, rate: float = 1.0) -> None:
+        """Step (`offset_ms`) or drift (`rate`) the node's clock; the machine's is not touched.
+
+        Raises:
+            TestbedError: the node did not take it.
+        """
+        setting = {"offset_ms": offset_ms, "rate": rate}
+        try:
+            async with self._request("POST", node, "/admin/clock", 2.0, setting) as response:
+                if response.status != 200:
+                    said = await response.text()
+                    raise TestbedError(f"{node} refused the clock {setting}: {said[:300]}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TestbedError(f"{node} did not take the clock {setting}: {error!r}") from error
+
+    def _request(
+        self,
+        method: str,
+        node: str,
+        path: str,
+        within_s: float,
+        body: Mapping[str, Any] | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self.session.request(
+            method,
+            f"http://{self.direct_address(node)}{path}",
+            json=body,
+            timeout=aiohttp.ClientTimeout(total=within_s),
+        )
+
+    async def _unready(self, node: str) -> str:
+        """Why the node is not ready; empty when it is."""
+        try:
+            async with self._request("GET", node, "/health/ready", STATUS_WITHIN_S) as response:
+                if response.status == 200:
+                    return ""
+                return f"{response.status} {(await response.text())[:200]}"
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return f"{self.state(node)}, {type(error).__name__}: {error}"

@@ -1,0 +1,1 @@
+"""All I/O of a node, once: driver, transport, storage, clock, config, errors, health, telemetry."""

@@ -1,0 +1,148 @@
+"""Wide events, trace context and process logs.
+
+One **wide event** per request or protocol step: a JSON line with all that is known about it. A
+report makes both the log line and the span from it; measured, that is a quarter of the cost of
+auto-instrumentation beside separate logs. Events are buffered and written every 20 ms: longer
+intervals stall the event loop when they end (200 ms: p99 7.6 ms; 20 ms: 1.9 ms), none at all would
+cost a system call each. A killed process loses at most that interval.
+
+Fields of every event: `time` (this node's wall clock, seconds: it may be bumped), `monotonic_ns`
+(the machine's, untouched by clock faults: order by this), `node`, `event`. Events of a request add
+`trace_id`, `span_id`, `parent_span_id`, `request_id`, `duration_us`, `outcome`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from services.chassis.clock import Clock
+
+FLUSH_INTERVAL_S = 0.020
+BUFFERED_EVENTS_MAX = 5_000
+
+# https://www.w3.org/TR/trace-context/#traceparent-header; version ff is invalid, as are zero ids.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
+)
+
+
+class TraceParent(NamedTuple):
+    """The caller's span."""
+
+    trace_id: str
+    span_id: str
+
+    def __str__(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-01"
+
+
+def parse_traceparent(header: str | None) -> TraceParent | None:
+    """The span that a `traceparent` header names; None when absent or malformed.
+
+    The specification demands to start a new trace then, not to refuse the request.
+    """
+    if header is None or len(header) > 512:
+        return None
+    match = _TRACEPARENT.fullmatch(header)
+    return TraceParent(match[1], match[2]) if match else None
+
+
+class Telemetry:
+    """Writes the wide events of one node to a file; without a path it swallows them."""
+
+    def __init__(self, node: str, clock: Clock, path: Path | None, log: Any) -> None:
+        self.node = node
+        self.enabled = path is not None
+        self.lost = 0
+        self._clock = clock
+        self._log = log
+        self._encoder = msgspec.json.Encoder(enc_hook=repr)
+        self._events: list[dict[str, Any]] = []
+        self._flush_handle: asyncio.TimerHandle | None = None
+        # Seeded by the operating system in this process: the generator of the `random` module is
+        # copied by fork, and all nodes of a local cluster would draw the same trace ids.
+        self._random = Random()
+        self._descriptor = -1
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(path, flags, 0o644)
+
+    def new_trace_id(self) -> str:
+        """32 hexadecimal digits."""
+        return f"{self._random.getrandbits(128) or 1:032x}"
+
+    def new_span_id(self) -> str:
+        """16 hexadecimal digits."""
+        return f"{self._random.getrandbits(64) or 1:016x}"
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """Keep an event (`event` names it) for the next flush; the common fields are added."""
+        if not self.enabled:
+            return
+        event["time"] = self._clock.wall()
+        event["monotonic_ns"] = self._clock.true_monotonic_ns()
+        event["node"] = self.node
+        self._events.append(event)
+        if len(self._events) >= BUFFERED_EVENTS_MAX:
+            self.flush()
+        elif self._flush_handle is None:
+            loop = asyncio.get_running_loop()
+            self._flush_handle = loop.call_later(FLUSH_INTERVAL_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what is buffered. A full disk costs events, never the node."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        events, self._events = self._events, []
+        if not events or self._descriptor < 0:
+            return
+        try:
+            data = memoryview(self._encoder.encode_lines(events))
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as exc:
+            if not self.lost:
+                self._log.warning("telemetry is being lost", error=str(exc))
+            self.lost += len(events)
+
+    def close(self) -> None:
+        """Flush, and write no more."""
+        self.flush()
+        self.enabled = False
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def process_log(node: str, clock: Clock) -> Any:
+    """A structlog logger: JSON lines on stderr. For start, stop and warnings, not for requests."""
+
+    def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        return {"time": clock.wall(), "node": node, **event}
+
+    # Wrapped by itself, not by structlog.configure(): tests run several nodes in one process.
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            stamp,
+            structlog.processors.JSONRenderer(
+                serializer=lambda event, **_: msgspec.json.encode(event, enc_hook=repr).decode()
+            ),
+        ],
+        wrapper_class=structlog.BoundLogger,
+        context_class=dict,
+    )

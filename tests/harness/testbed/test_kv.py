@@ -1,0 +1,50 @@
+"""The testbed with the real store: what its stand-in can't show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from labs.harness.testbed.cluster import until
+from labs.harness.testbed.description import kv_cluster
+from labs.harness.testbed.launcher import ROOT
+from labs.harness.testbed.local import LocalTestbed
+from tests.harness.testbed.contract import READY_WITHIN_S
+
+
+async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(tmp_path: Path) -> None:
+    """Kill the leader: another one leads; the old one returns with its data, as a follower."""
+    async with (
+        LocalTestbed(tmp_path) as testbed,
+        testbed.cluster(kv_cluster(5, protocol="raft")) as cluster,
+    ):
+        await cluster.ready(READY_WITHIN_S)
+        [leader] = await until(cluster.primaries, 10, "a leader")
+        url = f"http://{cluster.address('c1', leader)}/kv/x"
+        async with cluster.session.put(url, json={"value": 1}) as response:
+            assert response.status == 200, await response.text()
+
+        await cluster.kill(leader)
+        await until(cluster.primaries, 10, "another leader")
+        await cluster.start(leader)
+        await cluster.ready(READY_WITHIN_S)
+        async with cluster.session.get(f"{url}?consistency=local") as response:
+            assert (await response.json())["value"] == 1
+
+        await cluster.set_clock(leader, offset_ms=5_000)
+        status = await cluster.status(leader)
+        assert status
+        assert status["clock"]["offset_ms"] >= 5_000
+
+
+def test_a_launch_is_cheap() -> None:
+    """The launcher must not import what the zygote is to import in the meantime."""
+    code = (
+        "import sys, labs.harness.testbed.launcher;"
+        "print([m for m in ('asyncio', 'aiohttp', 'msgspec', 'rich') if m in sys.modules])"
+    )
+    heavy = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert heavy.stdout.strip() == "[]"

@@ -1,0 +1,95 @@
+"""Seeds, one after another: what came of each, and how to see it again.
+
+Goal: a failure is an invariant's name, a sentence, and a command that replays it exactly.
+Method: everything in a run comes from its seed; so a seed and a planted bug name a run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.simulation.bugs import BUGS, CORRECT, Bug
+from tests.simulation.cluster import Trace, Violation
+from tests.simulation.raft import Outcome, RaftRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PROTOCOLS = {"raft": RaftRun}
+
+INVARIANTS = (
+    "election safety",
+    "leader append-only",
+    "log matching",
+    "leader completeness",
+    "state-machine safety",
+    "acknowledged, never lost",
+    "linearizable reads",
+    "durability",  # what a node restarts from is what it had promised
+    "convergence",  # after healing: a leader, new writes and reads, equal replicas
+)
+WITHIN_A_NODE = "an assertion within a node"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`invariant` is one of INVARIANTS, or WITHIN_A_NODE for what the core itself noticed."""
+
+    protocol: str
+    seed: int
+    bug: str
+    invariant: str
+    detail: str
+
+    @property
+    def replay(self) -> str:
+        """The command that shows the same failure again, with the steps before it."""
+        planted = "" if self.bug == CORRECT.name else f" --bug {self.bug}"
+        return (
+            f"python -m tests.simulation --protocol {self.protocol} "
+            f"--runs 1 --seed {self.seed}{planted}"
+        )
+
+    def __str__(self) -> str:
+        return f"seed {self.seed} violates {self.invariant}: {self.detail}\nreplay: {self.replay}"
+
+
+def simulate(
+    seed: int, bug: Bug = CORRECT, *, protocol: str = "raft", trace: Trace | None = None
+) -> Outcome | Failure:
+    """One seed. Any exception is a finding: nothing that a network does may raise one."""
+    try:
+        return PROTOCOLS[protocol](seed, bug, trace).run()
+    except Violation as violation:
+        detail = str(violation).partition(": ")[2]
+        return Failure(protocol, seed, bug.name, violation.invariant, detail)
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error}"
+        # A leader may hear of the other one before the observer does (messages sent `early`).
+        two_leaders = str(error).startswith("two leaders in term")
+        invariant = "election safety" if two_leaders else WITHIN_A_NODE
+        return Failure(protocol, seed, bug.name, invariant, detail)
+
+
+def run_one(work: tuple[str, int, str]) -> Failure | None:
+    """`simulate` by names, for another process."""
+    protocol, seed, bug = work
+    result = simulate(seed, BUGS.get(bug, CORRECT), protocol=protocol)
+    return result if isinstance(result, Failure) else None
+
+
+def first_failure(seeds: Iterable[int], bug: Bug = CORRECT) -> Failure | None:
+    for seed in seeds:
+        result = simulate(seed, bug)
+        if isinstance(result, Failure):
+            return result
+    return None
+
+
+def digest(seed: int, bug: Bug = CORRECT) -> str:
+    """Of every line of the run's trace: two runs that have the same did the same."""
+    trace = Trace()
+    result = simulate(seed, bug, trace=trace)
+    trace.add(str(result))
+    return trace.digest()
