@@ -24,7 +24,7 @@ from services.chassis.driver import Driver, StateMachine
 from services.chassis.files import Files, UnsafeFiles
 from services.chassis.metrics import Metrics
 from services.chassis.storage import Storage, StorageError
-from services.chassis.telemetry import Telemetry, process_log
+from services.chassis.telemetry import TEXT_MAX, Telemetry, process_log
 from services.chassis.transport import Transport
 from services.protocols.core import Core, Snapshot
 
@@ -76,6 +76,7 @@ class Node(health.Observed):
             lambda frame: self.driver.receive(frame),
             random=Random(),
             log=self.log,
+            telemetry=self.telemetry,
         )
         self.driver = Driver(
             core,
@@ -131,7 +132,7 @@ class Node(health.Observed):
     def _fatal(self, exc: BaseException) -> None:
         self.exit_code = EXIT_STORAGE if isinstance(exc, StorageError) else EXIT_SOFTWARE
         self.log.critical("the node fails and stops", exc_info=exc)
-        self.telemetry.emit({"event": "fatal", "kind": "process", "error": str(exc)[:500]})
+        self.telemetry.emit({"event": "fatal", "kind": "process", "error": str(exc)[:TEXT_MAX]})
         self._stopping.set()
 
     async def run(self) -> int:

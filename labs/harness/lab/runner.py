@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import cleandoc
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,7 @@ from labs.harness.lab.environment import describe
 from labs.harness.lab.options import Options
 from labs.harness.lab.stage import InvalidRun, Stage
 from labs.harness.lab.story import Story
-from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, as_plain, decide
+from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, Word, as_plain, decide
 from labs.harness.links.control import LinksError
 from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
 from labs.harness.testbed.cluster import TestbedError, TimedOut
@@ -63,6 +64,9 @@ async def _run(
         variants=[as_plain(result) for result in results.values()],
         faults=faults,
         environment=describe(),
+        question=lab.question,
+        answer=cleandoc(lab.answer(results)) if word == "pass" else "",
+        comparison=_comparison(lab, results, word),
     )
     join(directory, list(results))
     verdict.save(directory)
@@ -79,7 +83,7 @@ async def _run_variant(
     directory: Path,
     faults: list[FaultRecord],
 ) -> VariantResult:
-    result = VariantResult(name=variant.name, expected=variant.expected)
+    result = VariantResult(name=variant.name, expected=variant.expected, about=variant.about)
     story.variant(variant.name, variant.expected, variant.about)
     began = time.monotonic()
     try:
@@ -111,8 +115,10 @@ async def _stage(
     async with AsyncExitStack() as stack:
         recorder = stack.enter_context(Recorder(own / "history.jsonl", time.monotonic_ns))
         story.now = lambda: recorder.now_ns() / 1e9
+        result.start_ns = recorder.start_ns
         spec = variant.cluster(options.nodes)
         cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
+        result.nodes, result.places = list(cluster.nodes), list(cluster.clients)
         nemesis = Nemesis(
             cluster,
             recorder,
@@ -154,6 +160,16 @@ def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:
     ]
 
 
+def _comparison(lab: Lab, results: Results, word: Word) -> list[list[str]]:
+    """The rows of figures side by side; none when a variant is missing or can't be trusted."""
+    if word not in ("pass", "fail") or len(results) < len(lab.variants):
+        return []
+    return [
+        [title, *(text.format_map(result.figures) for result in results.values())]
+        for title, text in lab.comparison
+    ]
+
+
 def _introduce(lab: Lab, options: Options, story: Story) -> None:
     story.title(lab.name, list(lab.questions), lab.question)
     story.note(
@@ -166,16 +182,10 @@ def _introduce(lab: Lab, options: Options, story: Story) -> None:
 def _conclude(
     lab: Lab, options: Options, results: Results, verdict: Verdict, story: Story, directory: Path
 ) -> None:
-    whole = verdict.verdict in ("pass", "fail") and len(results) == len(lab.variants)
-    if whole:
-        rows = [
-            (title, *(text.format_map(result.figures) for result in results.values()))
-            for title, text in lab.comparison
-        ]
-        story.comparison(list(results.values()), rows)
+    story.comparison(list(results.values()), [tuple(row) for row in verdict.comparison])
     story.verdict(verdict)
     if verdict.verdict == "pass":
-        story.answer(lab.answer(results))
+        story.answer(verdict.answer)
     else:
         story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
     try:

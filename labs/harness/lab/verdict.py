@@ -19,12 +19,26 @@ Outcome = Literal["holds", "breaks", "unknown"]
 EXIT_CODES: dict[Word, int] = {"pass": 0, "fail": 1, "inconclusive": 2, "invalid": 2}
 
 
+class Shown(msgspec.Struct):
+    """A counterexample as the report draws it: `ops` by their index in the variant's history.
+
+    `forbidden` (ns): where an operation would have had to take effect, and could not.
+    """
+
+    anomaly: str
+    summary: str
+    ops: list[int]
+    key: str | None = None
+    forbidden: tuple[int, int] | None = None
+
+
 class Claim(msgspec.Struct):
     """A sentence about the system, checked against evidence of this run.
 
     `holds` is None when the evidence does not decide it (a checker said "unknown").
     `control_breaks` marks the claims that the control exists to break. `counterexample`: a story
-    of at most six operations, a sentence each, when a checker found one.
+    of at most six operations, a sentence each, when a checker found one; `shown`: the same, for
+    drawing.
     """
 
     text: str
@@ -32,6 +46,7 @@ class Claim(msgspec.Struct):
     evidence: str
     control_breaks: bool = False
     counterexample: list[str] = []
+    shown: Shown | None = None
 
 
 class FaultRecord(msgspec.Struct):
@@ -50,7 +65,11 @@ class FaultRecord(msgspec.Struct):
 
 
 class VariantResult(msgspec.Struct):
-    """What one variant showed. `trouble` says why the experiment itself can't be trusted."""
+    """What one variant showed. `trouble` says why the experiment itself can't be trusted.
+
+    `start_ns`: what the machine's monotonic clock read at time 0 of the history; the nodes' own
+    telemetry has that clock. `nodes` and `places`: who replicates, where clients stand.
+    """
 
     name: str
     expected: Expectation
@@ -58,6 +77,10 @@ class VariantResult(msgspec.Struct):
     trouble: str | None = None
     elapsed_s: float = 0.0
     figures: dict[str, Any] = {}
+    about: str = ""
+    start_ns: int = 0
+    nodes: list[str] = []
+    places: list[str] = []
 
     @property
     def outcome(self) -> Outcome:
@@ -75,7 +98,11 @@ class VariantResult(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct):
-    """The whole run, as `verdict.json` holds it."""
+    """The whole run, as `verdict.json` holds it.
+
+    `answer` (of a run that passed) and `comparison` (a title, then a cell per variant) are those of
+    the console, for the report.
+    """
 
     lab: str
     questions: list[int]
@@ -87,6 +114,9 @@ class Verdict(msgspec.Struct):
     variants: list[dict[str, Any]]
     faults: list[FaultRecord]
     environment: dict[str, Any]
+    question: str = ""
+    answer: str = ""
+    comparison: list[list[str]] = []
 
     @property
     def exit_code(self) -> int:
