@@ -173,7 +173,8 @@ def process_log(node: str, clock: Clock) -> Any:
     """A structlog logger: JSON lines on stderr. For start, stop and warnings, not for requests."""
 
     def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        return {"time": clock.wall(), "node": node, **event}
+        own = {"time": clock.wall(), "monotonic_ns": clock.true_monotonic_ns(), "node": node}
+        return {**own, **event}
 
     # Wrapped by itself, not by structlog.configure(): tests run several nodes in one process.
     return structlog.wrap_logger(
