@@ -2,7 +2,7 @@
 # Any python3 from 3.11 on will do: make PYTHON=python3.13 …
 PYTHON ?= python3
 VENV   := .venv
-RUN    := $(VENV)/bin/python -m labs
+LABS   := $(VENV)/bin/python -m labs
 
 # Passed on to the lab runner, which names the allowed values when one is wrong.
 ON     ?= auto
@@ -12,7 +12,7 @@ NODES  ?=
 export ON SEED REPEAT NODES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs doctor clean test sim lint types bench lock
+.PHONY: help setup labs report logs traces compare doctor clean test sim lint types bench lock
 
 help: ## this list
 	@echo "Faultline: break real services, read the verdict."
@@ -38,16 +38,28 @@ $(VENV)/.test: $(VENV)/.run requirements-test.lock
 	@touch $@
 
 labs: $(VENV)/.run ## the labs, one line each
-	@$(RUN) list
+	@$(LABS) list
 
 lab-%: $(VENV)/.run
-	@$(RUN) run $*
+	@$(LABS) run $*
+
+report: $(VENV)/.run ## open the report of a run, the latest or [RUN=<name>]
+	@$(LABS) report
+
+logs: $(VENV)/.run ## log lines of everybody [REQUEST=<id>] [NODE=n1] [AT=4.2-4.5] [LEVEL=…] [TEXT=…] [RUN=…]
+	@$(LABS) logs
+
+traces: $(VENV)/.run ## what failed or took long; [OP=17] or [REQUEST=<id>]: its waterfall and lines
+	@$(LABS) traces
+
+compare: $(VENV)/.run ## two runs side by side: A=<run> B=<run>
+	@$(LABS) compare
 
 doctor: $(VENV)/.run ## what is here, what is missing, what to type
-	@$(RUN) doctor
+	@$(LABS) doctor
 
 clean: ## remove runs, bytecode and what a killed run left behind
-	@if test -x $(VENV)/bin/python; then $(RUN) sweep; fi
+	@if test -x $(VENV)/bin/python; then $(LABS) sweep; fi
 	@rm -rf runs .pytest_cache .ruff_cache .mypy_cache
 	@find services labs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -63,7 +75,7 @@ lint: $(VENV)/.test ## style and types
 	@$(VENV)/bin/mypy
 
 bench: $(VENV)/.run ## throughput and latency, as ratios to peers measured in the same run
-	@$(RUN) bench
+	@$(LABS) bench
 
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock

@@ -55,16 +55,18 @@ def _run(name: str, options: Options, out: Console) -> int:
     # The zygote imports what the nodes need on the other core while this process imports its own.
     launched = launch(directory)
     try:
-        from labs.harness.lab import predict, runner
+        from labs.harness.lab import predict, reporting, runner
         from labs.harness.lab.story import Story
 
         lab = catalogue.find(name)
         guesses = predict.ask(lab, out) if options.predict else None
-        verdict, results = runner.run(lab, options, Story(out), directory, launched)
+        story = Story(out)
+        verdict, results = runner.run(lab, options, story, directory, launched)
     finally:
         launched.abandon()
     if verdict.verdict == "pass":
         predict.reveal(lab, results, guesses, out)
+    reporting.write_report(directory, story)
     return verdict.exit_code
 
 
@@ -108,6 +110,11 @@ def bench(context: typer.Context) -> None:
     from labs.harness.bench import main as measure
 
     raise typer.Exit(measure(context.args))
+
+
+from labs.harness.report import cli as _report  # noqa: E402 - after `app`, which it joins
+
+_report.add_commands(app, console)
 
 
 if __name__ == "__main__":

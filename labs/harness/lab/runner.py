@@ -12,7 +12,7 @@ from random import Random
 
 from labs.harness.history import Recorder
 from labs.harness.lab.definition import Lab, Results, Variant
-from labs.harness.lab.directory import join, slug
+from labs.harness.lab.directory import join, near, slug
 from labs.harness.lab.environment import describe
 from labs.harness.lab.options import Options
 from labs.harness.lab.stage import InvalidRun, Stage
@@ -188,8 +188,4 @@ def _conclude(
         story.answer(verdict.answer)
     else:
         story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
-    try:
-        shown = directory.relative_to(Path.cwd())
-    except ValueError:
-        shown = directory
-    story.directory(f"{shown}/  (also runs/latest)")
+    story.directory(f"{near(directory)}/  (also runs/latest)")

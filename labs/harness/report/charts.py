@@ -26,7 +26,6 @@ from labs.harness.report.data import VariantRun, ended_ns
 from labs.harness.workloads.statistics import percentile
 
 COLOURS = {"ok": "#3b82c4", "fail": "#d9467a", "info": "#e08a1e"}
-NAMES = {"ok": "ok", "fail": "fail (did not happen)", "info": "info (nobody knows)"}
 SIDES = ("#3b82c4", "#c2681c", "#2f9e6e", "#9b5fc0", "#b0446a")
 BAND = "#e0b020"
 LANE_PX, LANES_PX_MAX = 7, 420
@@ -47,9 +46,8 @@ def _figure(x_range: Range1d, height: int, title: str, label: str, **options: ob
         tools=TOOLS,
         active_drag="xpan",
         title=title,
-        x_axis_label="seconds since the variant began",
         y_axis_label=label,
-        toolbar_location="right",
+        toolbar_location="above",
         **options,
     )
     chart.toolbar.logo = None
@@ -62,7 +60,7 @@ def _figure(x_range: Range1d, height: int, title: str, label: str, **options: ob
 
 
 def _bands(chart: figure, variant: VariantRun, top: float) -> None:
-    """The faults: a band from injection to healing, named at its top."""
+    """The faults: a band from injection to healing, named at `top` of the y axis."""
     for fault in variant.faults:
         if fault.injected_at is None:
             continue
@@ -80,8 +78,8 @@ def _bands(chart: figure, variant: VariantRun, top: float) -> None:
             Label(
                 x=fault.injected_at,
                 y=top,
-                y_units="screen",
                 text=f" {fault.name}",
+                text_baseline="top",
                 text_font_size="11px",
                 name="note",
             )
@@ -96,9 +94,9 @@ def operations(variant: VariantRun, x_range: Range1d) -> figure:
     inner = int(min(max(LANE_PX * total, 90), LANES_PX_MAX))
     title = f"{variant.name}: operations per client"
     if "operations" in variant.omitted:
-        title += f" ({len(ops)} of {len(variant.history.ops)}: see below which)"
-    chart = _figure(x_range, inner + 78, title, "", y_range=Range1d(total + 0.5, -0.5))
-    _bands(chart, variant, inner - 14)
+        title += f" ({len(ops):,} of {len(variant.history.ops):,}, see below which)"
+    chart = _figure(x_range, inner + 64, title, "", y_range=Range1d(total + 0.5, -0.5))
+    _bands(chart, variant, -0.5)
     for kind in measures.TYPES:
         own = [(at, op) for at, op in ops if op.type == kind]
         if not own:
@@ -121,7 +119,7 @@ def operations(variant: VariantRun, x_range: Range1d) -> figure:
             source=source,
             color=COLOURS[kind],
             line_width=1.6,
-            legend_label=NAMES[kind],
+            legend_label=kind,
             nonselection_alpha=0.35,
             selection_line_color="#000000",
         )
@@ -176,7 +174,7 @@ def _ms(op: Op) -> str:
     return "never ended" if end is None else f"{(end - op.invoke_ns) / 1e6:.2f} ms, {op.type}"
 
 
-def rates(variant: VariantRun, x_range: Range1d, y_range: Range1d | None, width_us: int) -> figure:
+def rates(variant: VariantRun, x_range: Range1d, y_range: Range1d, width_us: int) -> figure:
     """How many operations a second ended how, by when they were sent; all of them."""
     per_s, width = 1e6 / width_us, width_us / 1e6
     sums: dict[int, dict[str, int]] = {}
@@ -186,9 +184,9 @@ def rates(variant: VariantRun, x_range: Range1d, y_range: Range1d | None, width_
             for kind in measures.TYPES:
                 total[kind] += each.count[kind]
     numbers = sorted(sums)
-    options = {} if y_range is None else {"y_range": y_range}
-    chart = _figure(x_range, 190, f"{variant.name}: operations a second", "per second", **options)
-    _bands(chart, variant, 108)
+    title = f"{variant.name}: operations a second"
+    chart = _figure(x_range, 190, title, "per second", y_range=y_range)
+    _bands(chart, variant, y_range.end)
     data: dict[str, list[float]] = {"x": [(number + 0.5) * width for number in numbers]}
     for kind in measures.TYPES:
         data[kind] = [sums[number][kind] * per_s for number in numbers]
@@ -198,11 +196,8 @@ def rates(variant: VariantRun, x_range: Range1d, y_range: Range1d | None, width_
         width=width * 0.92,
         color=[COLOURS[kind] for kind in measures.TYPES],
         source=ColumnDataSource(data),
-        legend_label=[NAMES[kind] for kind in measures.TYPES],
+        legend_label=list(measures.TYPES),
     )
-    if y_range is None:
-        top = max((sum(each.values()) for each in sums.values()), default=1)
-        chart.y_range = Range1d(0, top * per_s * 1.1)
     _legend(chart)
     return chart
 
@@ -232,12 +227,15 @@ def availability(variant: VariantRun, x_range: Range1d, width_us: int) -> figure
 
 def latency(variant: VariantRun, x_range: Range1d, width_us: int) -> figure:
     """Percentiles of the time to an answer, per client; a gap where nobody got one."""
-    chart = _figure(
-        x_range, 210, f"{variant.name}: time to an answer, p50 and p99 per side", "ms (log)",
-        y_axis_type="log",
-    )  # fmt: skip
-    _bands(chart, variant, 128)
     found = measures.bins(variant.history, width_us)
+    took_ms = [
+        each for own in found.values() for bin_ in own.values() for each in bin_.latencies_ms
+    ]
+    low, high = (max(min(took_ms), 0.01), max(took_ms)) if took_ms else (1.0, 10.0)
+    reach = Range1d(start=low / 1.5, end=high * 3)
+    title = f"{variant.name}: time to an answer, p50 (solid) and p99 (dotted)"
+    chart = _figure(x_range, 220, title, "ms (log)", y_axis_type="log", y_range=reach)
+    _bands(chart, variant, reach.end)
     for number, name in enumerate(sorted(found)):
         colour = SIDES[number % len(SIDES)]
         for rank, dash, width in ((50, "solid", 2.4), (99, "dotted", 1.8)):
@@ -246,10 +244,10 @@ def latency(variant: VariantRun, x_range: Range1d, width_us: int) -> figure:
                 took = found[name].get(at, measures.Bin()).latencies_ms
                 xs.append((at + 0.5) * width_us / 1e6)
                 ys.append(percentile(took, rank) if took else float("nan"))
-            chart.line(xs, ys, line_width=width, color=colour, line_dash=dash,
-                       legend_label=f"{name} p{rank}")  # fmt: skip
+            label = {"legend_label": name} if rank == 50 else {}
+            chart.line(xs, ys, line_width=width, color=colour, line_dash=dash, **label)
             # A point between two gaps would draw no line, hence be lost.
-            chart.scatter(xs, ys, size=3.5, color=colour, legend_label=f"{name} p{rank}")
+            chart.scatter(xs, ys, size=3.5, color=colour)
     _legend(chart)
     return chart
 

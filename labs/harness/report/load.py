@@ -36,7 +36,8 @@ def find(name: str | None, root: Path = RUNS) -> Path:
             return candidate.resolve()
         if candidate.is_dir() and candidate.resolve() != root.resolve():
             raise RunError(f"{wanted}: no verdict.json there; not a run, or one that broke off")
-    known = sorted(path.name for path in root.glob("*/verdict.json") for path in [path.parent])
+    known = sorted(path.parent.name for path in root.glob("*/verdict.json"))
+    known = [each for each in known if each != LATEST]
     begins = [each for each in known if each.startswith(wanted)]
     if len(begins) == 1:
         return (root / begins[0]).resolve()

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from labs.harness.checkers.availability import answered, windows
+from labs.harness.checkers.availability import answered as told
+from labs.harness.checkers.availability import windows
 from labs.harness.history import History, Op
 from labs.harness.report.data import ended_ns
 from labs.harness.workloads.statistics import percentile
@@ -23,6 +24,11 @@ TYPES = ("ok", "fail", "info")
 def place(op: Op) -> str:
     """Where the client of an operation stands."""
     return op.client or "client"
+
+
+def answered(op: Op) -> bool:
+    """Was the client told, be it a refusal of what it asked for (a cas that came too late)?"""
+    return told(op) or op.extra.get("refused") is True
 
 
 def places(history: History) -> list[str]:
@@ -88,6 +94,7 @@ def table(history: History, side: Callable[[Op], str] = place) -> list[Row]:
     """Each side before, during and after each fault."""
     cuts = windows(history, side)
     begins = [window.begin_ns for window in cuts]
+    # Answers are counted here and not taken from the windows: see `answered`.
     good: dict[tuple[int, str], list[float]] = defaultdict(list)
     bad: dict[tuple[int, str], list[float]] = defaultdict(list)
     for op in history.ops:
@@ -99,7 +106,8 @@ def table(history: History, side: Callable[[Op], str] = place) -> list[Row]:
     for at, window in enumerate(cuts):
         for name in sorted(window.asked):
             took = good[at, name]
-            p50, p95, p99 = (_percentile(took, rank) for rank in (50, 95, 99))
+            assert len(took) <= window.asked[name], "an answer to a question that was not asked"
+            p50, p95, p99 = (of_rank(took, rank) for rank in (50, 95, 99))
             rows.append(
                 Row(
                     window.name,
@@ -107,16 +115,17 @@ def table(history: History, side: Callable[[Op], str] = place) -> list[Row]:
                     window.end_ns / 1e9,
                     name,
                     window.asked[name],
-                    window.answered.get(name, 0),
+                    len(took),
                     p50,
                     p95,
                     p99,
                     max(took, default=float("nan")),
-                    _percentile(bad[at, name], 50),
+                    of_rank(bad[at, name], 50),
                 )
             )
     return rows
 
 
-def _percentile(values: Sequence[float], rank: float) -> float:
+def of_rank(values: Sequence[float], rank: float) -> float:
+    """The nearest-rank percentile; NaN of nothing."""
     return percentile(list(values), rank)

@@ -23,7 +23,7 @@ from typing import Any
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
 from labs.harness.workloads.tracing import new_trace
-from services.chassis.errors import Definite, Indefinite, NotFound
+from services.chassis.errors import Definite, Indefinite, NotFound, PreconditionFailed
 from services.kv.client import KvClient, Reply
 
 Call = Callable[[dict[str, str]], Awaitable[Reply]]
@@ -209,6 +209,9 @@ class RegisterWorkload:
                 self.recorder.ok(handle, value=None)
             else:
                 self.recorder.fail(handle, error=str(absent))
+        except PreconditionFailed as refused:
+            kind = "fail"
+            self.recorder.fail(handle, error=str(refused), refused=True)  # available, and said no
         except Definite as error:
             kind = "fail"
             self.recorder.fail(handle, error=str(error))

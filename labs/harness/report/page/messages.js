@@ -1,5 +1,6 @@
 // The space-time diagram: a life line per node, time to the right, a line per message.
 const MESSAGES_DRAWN = 600;
+const HELD_US = 40000;
 const COLOURS = ["#3b82c4", "#c2681c", "#2f9e6e", "#9b5fc0", "#c0427a", "#7f8790", "#8f8a1e", "#2597a6"];
 const LEADING = /^(leader|primary|distinguished|leading)$/, WANTING = /candidate|looking|view-change/;
 
@@ -13,7 +14,8 @@ function messageWindow() {
 }
 
 function inWindow(variant, begin, end) {
-  return variant.messages.filter((each) => each.sent <= end && (each.received === null ? each.sent >= begin : each.received >= begin));
+  const within = (at) => at !== null && at >= begin && at <= end;
+  return variant.messages.filter((each) => within(each.sent) || within(each.received));
 }
 
 function typesOf(variant) {
@@ -29,7 +31,7 @@ function drawMessages() {
   const narrow = byId("messages-picture").clientWidth < 640;
   const width = narrow ? 640 : 1160, left = 62, right = width - 12, gap = 74, top = 40;
   const x = scale(begin, end, left, right), y = (node) => top + variant.nodes.indexOf(node) * gap;
-  const height = top + variant.nodes.length * gap + 4;
+  const height = top + (variant.nodes.length - 1) * gap + 26;
   const clip = (at) => Math.min(Math.max(at, begin), end);
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `messages of ${variant.name} from ${seconds(begin)} to ${seconds(end)}` });
   for (const fault of variant.faults) {
@@ -45,6 +47,7 @@ function drawMessages() {
   for (const node of variant.nodes) {
     svg.append(make("text", { x: 8, y: y(node) + 4 }, node), make("line", { class: "life", x1: left, x2: right, y1: y(node), y2: y(node) }));
   }
+  const messages = drawLines(svg, variant, begin, end, x, y);
   for (const stay of variant.stays) {
     if (stay.begin > end || stay.end < begin || !variant.nodes.includes(stay.node)) continue;
     const from = x(clip(stay.begin)), wide = Math.max(1, x(clip(stay.end)) - from), kind = roleKind(stay.role);
@@ -52,7 +55,6 @@ function drawMessages() {
     svg.append(make("rect", { class: `s-${kind}`, x: from, y: y(stay.node) - 9, width: wide, height: 18, rx: 3 }, make("title", {}, `${stay.node} ${name} from ${seconds(stay.begin)}`)));
     if (wide > 14 + name.length * 6.5) svg.append(make("text", { class: kind === "leads" || kind === "wants" ? "on soft" : "soft", x: from + 5, y: y(stay.node) + 4, style: kind === "leads" || kind === "wants" ? "fill:#fff" : null }, name));
   }
-  const messages = drawLines(svg, variant, begin, end, x, y);
   drawOwnSpans(svg, variant, begin, end, x, y, clip);
   svg.append(make("line", { class: "now", x1: x(view.at), x2: x(view.at), y1: 18, y2: height }));
   fill(byId("messages-picture"), svg);
@@ -66,20 +68,31 @@ function drawLines(svg, variant, begin, end, x, y) {
   messages.forEach((each, index) => {
     if (every > 1 && each.received !== null && index % every) return; // those lost are always drawn
     const lost = each.received === null, y1 = y(each.src) + sign(each.src, each.dst), y2 = y(each.dst) + sign(each.dst, each.src);
-    const far = lost ? each.sent + (end - begin) * 0.03 : Math.max(each.received, each.sent + 1);
-    const part = (at) => (far === each.sent ? 1 : (at - each.sent) / (far - each.sent));
-    const from = Math.max(each.sent, begin), to = Math.min(far, end);
-    const level = (at) => y1 + (y2 - y1) * part(at) * (lost ? 0.45 : 1);
+    const flight = lost ? null : each.received - each.sent;
+    const held = !lost && flight > Math.max((end - begin) * 0.6, HELD_US);
     const colour = COLOURS[types.indexOf(each.names) % COLOURS.length];
-    const what = `${each.src} → ${each.dst} ${each.names}${each.count > 1 ? ` (${each.count})` : ""}${each.term === null ? "" : `, term ${each.term}`}, sent ${seconds(each.sent, 6)}, ${lost ? "lost" : `came after ${took(each.received - each.sent)}`}`;
-    const group = make("g", { class: lost ? "lost" : "came" }, make("title", {}, what),
-      make("line", { x1: x(from), y1: level(from), x2: x(to), y2: level(to), stroke: colour, "stroke-width": 1.3, "stroke-opacity": 0.85, "stroke-dasharray": lost ? "4 3" : null }));
-    if (lost) group.append(make("text", { x: x(to) - 4, y: level(to) + 4, style: "fill:#d9467a" }, "✕"));
-    else if (far <= end) group.append(make("path", { d: arrow(x(from), level(from), x(to), level(to)), fill: colour }));
+    const what = `${each.src} → ${each.dst} ${each.names}${each.count > 1 ? ` (${each.count})` : ""}${each.term === null ? "" : `, term ${each.term}`}, sent ${seconds(each.sent, 6)}, ${lost ? "lost" : `came after ${took(flight)}`}`;
+    const group = make("g", { class: lost ? "lost" : held ? "held" : "came" }, make("title", {}, what));
+    if (lost || held) {
+      // A stub where it left, a stub where it came: the line between would cross everything.
+      const stub = (y2 - y1) * 0.28, wide = 10;
+      if (each.sent >= begin) group.append(
+        make("line", { x1: x(each.sent), y1, x2: x(each.sent) + wide, y2: y1 + stub, stroke: colour, "stroke-dasharray": "4 3", "stroke-width": 1.3 }),
+        make("text", { x: x(each.sent) + wide - 3, y: y1 + stub + 5, style: lost ? "fill:#d9467a" : null }, lost ? "✕" : "○"));
+      if (held && each.received <= end) group.append(
+        make("line", { x1: x(each.received) - wide, y1: y2 - stub, x2: x(each.received), y2, stroke: colour, "stroke-dasharray": "4 3", "stroke-width": 1.3 }),
+        make("path", { d: arrow(x(each.received) - wide, y2 - stub, x(each.received), y2), fill: colour }));
+    } else {
+      const level = (at) => y1 + (y2 - y1) * (flight ? (at - each.sent) / flight : 1);
+      const from = Math.max(each.sent, begin), to = Math.min(each.received, end);
+      group.append(make("line", { x1: x(from), y1: flight ? level(from) : y1, x2: x(to), y2: level(to), stroke: colour, "stroke-width": 1.3, "stroke-opacity": 0.85 }));
+      if (each.received <= end) group.append(make("path", { d: arrow(x(from), flight ? level(from) : y1, x(to), level(to)), fill: colour }));
+    }
     svg.append(group);
   });
   const lost = messages.filter((each) => each.received === null).length;
-  byId("messages-note").textContent = `${variant.name}, ${seconds(begin)} to ${seconds(end)}: ${messages.length} messages, ${lost} lost` +
+  const held = messages.filter((each) => each.received !== null && each.received - each.sent > HELD_US).length;
+  byId("messages-note").textContent = `${variant.name}, ${seconds(begin)} to ${seconds(end)}: ${messages.length} messages, ${lost} lost, ${held} held back for more than ${HELD_US / 1000} ms` +
     (every > 1 ? `; every ${every}th is drawn, narrow the window to see all` : "") + (variant.omitted.messages ? `. ${variant.omitted.messages}` : "");
   fill(byId("messages-note"), byId("messages-note").textContent + " ", ...types.filter((type) => messages.some((each) => each.names === type)).map((type) =>
     make("span", { style: "white-space:nowrap;margin-right:.8em" }, make("b", { style: `color:${COLOURS[types.indexOf(type) % COLOURS.length]}` }, "■ "), type)));
