@@ -95,7 +95,7 @@ function drawLines(svg, variant, begin, end, x, y) {
   byId("messages-note").textContent = `${variant.name}, ${seconds(begin)} to ${seconds(end)}: ${messages.length} messages, ${lost} lost, ${held} held back for more than ${HELD_US / 1000} ms` +
     (every > 1 ? `; every ${every}th is drawn, narrow the window to see all` : "") + (variant.omitted.messages ? `. ${variant.omitted.messages}` : "");
   fill(byId("messages-note"), byId("messages-note").textContent + " ", ...types.filter((type) => messages.some((each) => each.names === type)).map((type) =>
-    make("span", { style: "white-space:nowrap;margin-right:.8em" }, make("b", { style: `color:${COLOURS[types.indexOf(type) % COLOURS.length]}` }, "■ "), type)));
+    make("span", { style: "white-space:nowrap;margin-right:.8em" }, make("b", { "aria-hidden": "true", style: `color:${COLOURS[types.indexOf(type) % COLOURS.length]}` }, "■ "), type)));
   return messages;
 }
 
