@@ -45,6 +45,12 @@ def test_frame(codec: Codec) -> None:
     assert frame.messages == messages
 
 
+def test_frames_are_numbered(codec: Codec) -> None:
+    """The number travels; a frame without one (three fields) is a frame all the same."""
+    assert codec.decode_frame(codec.encode_frame("n1", (), [], 17)).number == 17
+    assert codec.decode_frame(msgspec.msgpack.encode(("n1", None, []))).number == 0
+
+
 def test_batch(codec: Codec) -> None:
     """Records come back in order, each as its own type."""
     records = [Snapshot(5, 2, b"state"), Entry(6, 2, b"x"), Entry(7, 3, b"")]

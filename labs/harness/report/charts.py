@@ -233,7 +233,7 @@ def latency(variant: VariantRun, x_range: Range1d, width_us: int) -> figure:
     ]
     low, high = (max(min(took_ms), 0.01), max(took_ms)) if took_ms else (1.0, 10.0)
     reach = Range1d(start=low / 1.5, end=high * 3)
-    title = f"{variant.name}: time to an answer, p50 (solid) and p99 (dotted)"
+    title = f"{variant.name}: latency, p50 solid, p99 dotted"
     chart = _figure(x_range, 220, title, "ms (log)", y_axis_type="log", y_range=reach)
     _bands(chart, variant, reach.end)
     for number, name in enumerate(sorted(found)):

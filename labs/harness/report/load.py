@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from labs.harness.checkers.result import collector_off
 from labs.harness.history import History, HistoryError, load
 from labs.harness.lab.directory import ROOT, slug
 from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict
@@ -52,6 +53,11 @@ def load_run(directory: Path, *, whole: bool = False) -> Run:
 
     Raises RunError: what is needed is missing or damaged. Damaged lines of logs are only counted.
     """
+    with collector_off():
+        return _load(directory, whole)
+
+
+def _load(directory: Path, whole: bool) -> Run:
     verdict = _verdict(directory)
     run = Run(directory, verdict, [])
     first = 0
