@@ -156,7 +156,7 @@ def main(argv: list[str]) -> int:
     app = typer.Typer(add_completion=False)
     app.command()(check)
     try:
-        code = app(argv, standalone_mode=False)
+        code = app(argv, prog_name="python -m labs check", standalone_mode=False)
     except typer.Exit as ended:
         return int(ended.exit_code)
     except Exception as error:  # click's own: a wrong option
