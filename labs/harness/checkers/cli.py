@@ -28,6 +28,7 @@ from labs.harness.checkers import (
 )
 from labs.harness.checkers.lanes import draw_svg, draw_text
 from labs.harness.checkers.result import Result, Valid
+from labs.harness.checkers.shapes import require_shape
 from labs.harness.history import History, HistoryError, load, load_jepsen, load_porcupine
 
 
@@ -119,7 +120,7 @@ def check(
         str, typer.Option(help=f"For transactions: {', '.join(txn.MODELS)}.")
     ] = "strict-serializable",
     independent: Annotated[
-        bool, typer.Option("--independent", help="EDN: values are [key value].")
+        bool, typer.Option("--independent", help="EDN: every value is a tuple of key and value.")
     ] = False,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Then: unknown.")] = 60.0,
     svg: Annotated[Path | None, typer.Option(help="Write the drawing to this file.")] = None,
@@ -127,6 +128,7 @@ def check(
     """Judge a history: exit code 0 valid, 1 not valid, 2 unknown or not readable."""
     try:
         history = read(file, format, independent)
+        require_shape(history, model)
         result = judge(history, model, consistency=consistency, timeout_s=timeout_s)
     except HistoryError as error:
         typer.echo(str(error), err=True)

@@ -44,13 +44,13 @@ class EdnError(ValueError):
         self.offset = offset
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Keyword:
     """`:name`; not equal to the string."""
 
     name: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f":{self.name}"
 
 
