@@ -12,9 +12,7 @@ from labs.harness.checkers import check_linearizable
 from labs.harness.checkers.bench_cases import simulated, spoiled
 from labs.harness.history import History, Op
 from tests.checkers.brute import linearizable, random_register, register_step
-
-FIRST_SEED = 1_000_000
-RUNS = 1_000
+from tests.checkers.seeds import COMMAND, FIRST_SEED, RUNS
 
 
 def op(
@@ -47,10 +45,11 @@ def assert_witness(history: History, order: Sequence[Op], initial: Any = None) -
 @pytest.mark.parametrize("unique", [True, False], ids=["unique values", "repeated values"])
 def test_agrees_with_brute_force(unique: bool) -> None:
     """No wrong verdict on random histories of up to 14 operations, and every witness is one."""
+    print(COMMAND)
     for seed in range(FIRST_SEED, FIRST_SEED + RUNS // 2):
         history = random_register(Random(seed), unique=unique)
         result = check_linearizable(history, explain=True, witness=True)
-        command = f"random_register(Random({seed}), unique={unique})"
+        command = f"CHECKER_SEED={seed}: random_register(Random({seed}), unique={unique})"
         assert result.valid == linearizable(history.ops), command
         if result.linearization is not None:
             for order in result.linearization.values():

@@ -85,8 +85,8 @@ def _verdict(
             origin = origins.get(element)
             ops = [op] if origin is None or origin is op else [origin, op]
             what = short(thaw(element[1] if algorithm == "queue" else element))
-            others = f", and {len(elements) - 1} more" if len(elements) > 1 else ""
-            summary = f"{what}{others} {_SAID[name]}"
+            others = f" (and {len(elements) - 1} more)" if len(elements) > 1 else ""
+            summary = f"{what} {_SAID[name]}{others}"
             story = Counterexample(name, summary, ops, op.key)
             return Result(False, algorithm, tell(history, story), stats=stats)
     if not any(op.type == "ok" and op.f in _ANSWERS for op in history.ops):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labs.harness.checkers.models import MODELS
+from labs.harness.checkers.story import short
 from labs.harness.history import History, HistoryError, Op
 
 
@@ -82,6 +83,9 @@ RULES: dict[str, dict[str, tuple[Shape, Shape]]] = {
 }
 
 
+_OPERATIONS = dict.fromkeys(("sequential", "causal", "causal-convergent"), ("read", "write", "cas"))
+
+
 def require_shape(history: History, model: str) -> None:
     """Refuse a history whose operations or values are not those of the model.
 
@@ -89,15 +93,19 @@ def require_shape(history: History, model: str) -> None:
         HistoryError: with file and line.
     """
     rules = RULES.get(model, {})
-    operations = MODELS[model].operations if model in MODELS else None
+    operations = MODELS[model].operations if model in MODELS else _OPERATIONS.get(model)
     for at, op in enumerate(history.ops):
         if operations is not None and op.f not in operations:
             raise _error(history, at, f"{model} has no {op.f!r} (it has {', '.join(operations)})")
         asked, answered = rules.get(op.f) or rules.get("*") or (_ANYTHING, _ANYTHING)
-        if not asked.fits(op.value):
-            raise _error(history, at, f"{_who(op)} is asked {op.value!r}, not {asked.words}")
-        if op.type == "ok" and not answered.fits(op.output):
-            raise _error(history, at, f"{_who(op)} answers {op.output!r}, not {answered.words}")
+        # Of a transaction that was answered only the answer counts: it repeats what was asked.
+        if op.type == "ok" and answered is not _ANYTHING:
+            if not answered.fits(op.output):
+                message = f"{_who(op)} answers {short(op.output)}, not {answered.words}"
+                raise _error(history, at, message)
+        elif not asked.fits(op.value):
+            message = f"{_who(op)} is asked {short(op.value)}, not {asked.words}"
+            raise _error(history, at, message)
 
 
 def _who(op: Op) -> str:

@@ -74,14 +74,14 @@ def short(value: Any) -> str:
         return text
     if isinstance(value, (list, tuple)) and len(value) > 3:
         first, second, last = (short(value[at]) for at in (0, 1, -1))
-        return f"[{first}, {second}, … {last}] ({len(value)} elements)"
+        return f"[{first}, {second}, …, {last}] ({len(value)} elements)"
     return f"{text[: LONG - 1]}…"
 
 
 def micros(value: Any) -> list[Any] | None:
     """The micro-operations `[f, key, value]` of a transaction, if it is one."""
     whole = isinstance(value, (list, tuple)) and all(
-        isinstance(micro, (list, tuple)) and len(micro) == 3 and micro[0] in _MICRO
+        isinstance(micro, (list, tuple)) and len(micro) == 3 and micro[0] in tuple(_MICRO)
         for micro in value
     )
     return list(value) if whole and value else None

@@ -110,11 +110,17 @@ def _told(txns: Txns, why: dict[Any, str], cycle: Cycle) -> Anomaly:
     for number, edge in enumerate(cycle.edges, 1):
         before, after = txns.ops[edge[0]], txns.ops[edge[1]]
         reason = why[edge].partition(": ")
+        # "key 8: it read nothing …": the key stands with the kind of the edge.
         text = reason[2] if reason[1] else why[edge]
+        kind = f"{edge[2]}, {reason[0]}" if reason[1] else edge[2]
         sentences.append(
             f"{number}. Process {before.process}'s transaction of {at(before.invoke_ns)} must come "
-            f"before process {after.process}'s of {at(after.invoke_ns)} ({edge[2]}): {text}."
+            f"before process {after.process}'s of {at(after.invoke_ns)} ({kind}): {text}."
         )
-    shown = sentences if len(sentences) <= 6 else [*sentences[:5], sentences[-1]]
+    if len(sentences) > MAX_OPS:
+        left = len(sentences) - MAX_OPS
+        closing = sentences[-1].partition(" ")[2].removeprefix("Process")
+        last = f"{MAX_OPS}. So it goes on for {left} steps; at last, process{closing}"
+        sentences = [*sentences[: MAX_OPS - 1], last]
     text = f"a cycle of {len(ops)} transactions: " + " -> ".join(kind for _, _, kind in cycle.edges)
-    return Anomaly(cycle.anomaly, text, ops, shown)
+    return Anomaly(cycle.anomaly, text, ops, sentences)

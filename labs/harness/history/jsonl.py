@@ -43,7 +43,7 @@ def parse(data: bytes, source: str = "<bytes>") -> History:
     for number, line in enumerate(lines, 1):
         try:
             fields = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # Only the last line can lack its end; an object without one may still be whole.
             cut = number == len(lines) and not data.endswith(b"\n")
             why = "truncated, " if cut else ""
