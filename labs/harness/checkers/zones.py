@@ -118,12 +118,10 @@ def sweep(fs: list[int], ss: list[int]) -> tuple[tuple[int, int], tuple[int, int
     forward_f = forward_s = BEFORE_ALL - 1
     for at in sorted(range(len(fs)), key=fs.__getitem__):
         f, s = fs[at], ss[at]
-        if f < s:
-            if f < forward_s:
-                return (forward_f, forward_s), (f, s)
-            forward_f, forward_s = f, s
-        elif f < forward_s and forward_f < s:
+        if f < forward_s and (f < s or forward_f < s):
             return (forward_f, forward_s), (f, s)
+        if f < s:
+            forward_f, forward_s = f, s
     return None
 
 
