@@ -47,16 +47,11 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
         try:
             if op.f == "read":
                 value = op.output
-                if value in first:
-                    last[value] = invoked
-                    if op.return_ns < first[value]:  # type: ignore[operator]
-                        first[value] = op.return_ns  # type: ignore[assignment]
-                    if value is not True and value is not False:
-                        continue  # Python takes them for 1 and 0
-                else:
-                    waiting.add((op.key, value))
-                    first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
-                    continue
+                if op.return_ns < first[value]:  # type: ignore[operator]
+                    first[value] = op.return_ns  # type: ignore[assignment]
+                last[value] = invoked
+                if value is not True and value is not False:
+                    continue  # Python takes them for 1 and 0
             elif op.f == "write":
                 value = op.value
                 if value not in first:
@@ -67,6 +62,10 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
                     first[value] = min(first[value], op.return_ns)  # type: ignore[type-var, assignment]
                     last[value] = invoked
                     continue
+        except KeyError:  # read, and not written so far
+            waiting.add((op.key, value))
+            first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
+            continue
         except TypeError:  # no dictionary key
             pass
         left.add(op.key)
