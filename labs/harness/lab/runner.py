@@ -176,6 +176,7 @@ def _conclude(
     story.verdict(verdict)
     if verdict.verdict == "pass":
         story.answer(lab.answer(results))
+        story.follow_ups(lab.follow_ups, lab.misses)
     else:
         story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
     try:
