@@ -142,6 +142,8 @@ def check(
     words, code = _VERDICTS[result.valid]
     typer.echo(f"{file}: {words} ({model}; {len(history.ops)} operations; {result.algorithm})")
     story = result.counterexample
+    if explain and story is None:
+        typer.echo("\n".join(_figures(result)), nl=bool(_figures(result)))
     if story is not None:
         typer.echo(f"{story.anomaly}: {story.summary}")
         if explain:
@@ -151,6 +153,29 @@ def check(
         if svg is not None and story.ops:
             svg.write_text(draw_svg(history, story), encoding="utf-8")
     raise typer.Exit(code)
+
+
+def _figures(result: Result) -> list[str]:
+    """What a verdict without a counterexample rests on: why it is unknown, or the shares."""
+    lines = []
+    if undecided := result.stats.get("undecided keys"):
+        names = ", ".join(str(key) for key in undecided[:6])
+        lines.append(
+            f"gave up on {len(undecided)} keys ({names}): more time may help (--timeout-s)"
+        )
+    if without := result.stats.get("keys_without_final_read"):
+        lines.append(f"{len(without)} written keys have no read marked final")
+    for window in result.stats.get("windows", ()):
+        shares = (
+            f"{side} answered {window.answered[side]} of {asked}"
+            for side, asked in sorted(window.asked.items())
+        )
+        lines.append(f"{window.name}: {', '.join(shares)}")
+    for recovery in result.stats.get("recoveries", ()):
+        for side, took in recovery.after_ns.items():
+            told = "never" if took is None else f"{took / 1e9:.3f} s"
+            lines.append(f"after {recovery.fault}, {side} was answered again: {told}")
+    return lines
 
 
 def main(argv: list[str]) -> int:

@@ -134,12 +134,14 @@ def tell_search(
     stuck = waiting[0]
     changing = [op for op in path if op.f != "read"]
     rivals = [op for op in waiting[1:] if op.invoke_ns <= _end(stuck)]
-    evidence = [*changing[-2:], *path[-1:], stuck, *rivals[:2]]
+    # Who may have written what it found, then what stood before it, then what was still open.
+    writers = [op for op in rest if left(op) == found(stuck) and op.invoke_ns <= _end(stuck)]
+    evidence = [stuck, *writers[-2:], *changing[-2:], *path[-1:], *rivals[:2]][:MAX_OPS]
     unique = list({id(op): op for op in evidence}.values())
     unique.sort(key=lambda op: (op.invoke_ns, op.index))
     summary = (
-        f"the longest order found has {len(path)} of {len(rest)} operations; "
-        f"then no order lets process {stuck.process}'s {stuck.f} take effect before it returned"
+        f"no order lets process {stuck.process}'s {stuck.f} take effect before it returned: "
+        f"the longest one found has {len(path)} of {len(rest)} operations"
     )
     forbidden = (stuck.invoke_ns, _end(stuck))
     story = Counterexample("not linearizable", summary, unique[:MAX_OPS], name, forbidden)
