@@ -160,6 +160,20 @@ def test_anomalies_have_their_standard_names(name: str) -> None:
     assert result.counterexample.anomaly == name
 
 
+def test_two_cas_of_one_value() -> None:
+    """One after the other: the second is told with the first; at once: both."""
+    ops = [op(0, "write", 1, 0, 1, "n1"), op(1, "cas", [1, 2], 2, 3, "n1")]
+    later = check_linearizable(History([*ops, op(2, "cas", [1, 3], 4, 5, "n3")])).counterexample
+    assert later is not None
+    assert later.sentences[-1] == (
+        "3. Process 2, at n3, replaced 1 by 3 although 2 had replaced it 1.0 s before "
+        "(sent at 4.000 s, acknowledged at 5.000 s)."
+    )
+    at_once = check_linearizable(History([*ops, op(2, "cas", [1, 3], 2, 3, "n3")])).counterexample
+    assert at_once is not None
+    assert at_once.summary == "two compare-and-sets both replaced 1"
+
+
 def test_a_stale_read_of_a_chain() -> None:
     """With cas: an old value read after the value that replaced it had been seen."""
     ops = [

@@ -78,7 +78,12 @@ def _order(history: History, conflict: Conflict) -> _Told:
 
 def _two_cas(history: History, conflict: Conflict) -> _Told:
     del history
-    old = conflict.ops[-1].value[0]
+    first, second = sorted(conflict.ops[-2:], key=_end)
+    old = second.value[0]
+    if _end(first) < second.invoke_ns:
+        new, newer = first.value[1], second.value[1]
+        summary = f"{old!r} was replaced by {newer!r} although {new!r} had replaced it before"
+        return "lost update", summary, (_end(first), _end(second))
     return "lost update", f"two compare-and-sets both replaced {old!r}", None
 
 
