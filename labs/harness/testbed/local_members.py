@@ -159,7 +159,7 @@ class EmbeddedKafka(LocalMember):
     def command(self, data: Path, addresses: Mapping[Link, str]) -> list[str]:
         mine = f"tcp://{self._ports.lend(self.spec.name)}"
         listen = ["--listener-url", mine, "--advertised-listener-url", mine]
-        return [self._binary, *listen, "--storage-engine", "memory://tansu/", "broker"]
+        return [self._binary, "broker", *listen, "--storage-engine", "memory://tansu/"]
 
     def helper(self, addresses: Mapping[Link, str]) -> dict[str, str] | None:
         listeners = {
