@@ -209,8 +209,8 @@ async def a_producer(cluster: Cluster, source: str, **settings: Any) -> AsyncIte
         retry_backoff_ms=50,
         **{"request_timeout_ms": 5000, **settings},
     )
-    await producer.start()
     try:
+        await producer.start()
         yield producer
     finally:
         await producer.stop()
@@ -230,8 +230,8 @@ async def a_consumer(cluster: Cluster, source: str, group: str) -> AsyncIterator
         metadata_max_age_ms=1000,
         retry_backoff_ms=50,
     )
-    await consumer.start()
     try:
+        await consumer.start()
         yield consumer
     finally:
         await consumer.stop()
@@ -361,8 +361,8 @@ class DurableKafkaContract(KafkaContract):
         await cluster.start("kafka")
         await cluster.ready(KAFKA_READY_WITHIN_S)
         consumer = AIOKafkaConsumer(bootstrap_servers=cluster.address("c1", "kafka"))
-        await consumer.start()
         try:
+            await consumer.start()
             assert TOPIC not in await consumer.topics()
         finally:
             await consumer.stop()
