@@ -89,6 +89,7 @@ class Stage:
             if holds.counterexample is not None:
                 story = holds.counterexample.sentences
                 shown = _shown(holds.counterexample)
+                evidence = f"{evidence}: {holds.counterexample.anomaly}"
         else:
             decided = holds
         claim = Claim(text, decided, evidence, control_breaks, story, shown)

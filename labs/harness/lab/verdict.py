@@ -67,6 +67,8 @@ class FaultRecord(msgspec.Struct):
 class VariantResult(msgspec.Struct):
     """What one variant showed. `trouble` says why the experiment itself can't be trusted.
 
+    `crash`: a node contradicted itself and stopped, which no variant may do, nor a control.
+    `members`: what really ran as Redis and Kafka, by the member's name.
     `start_ns`: what the machine's monotonic clock read at time 0 of the history; the nodes' own
     telemetry has that clock. `nodes` and `places`: who replicates, where clients stand.
     """
@@ -75,16 +77,20 @@ class VariantResult(msgspec.Struct):
     expected: Expectation
     claims: list[Claim] = []
     trouble: str | None = None
+    crash: str | None = None
     elapsed_s: float = 0.0
     figures: dict[str, Any] = {}
     about: str = ""
     start_ns: int = 0
     nodes: list[str] = []
     places: list[str] = []
+    members: dict[str, str] = {}
 
     @property
     def outcome(self) -> Outcome:
         """A control breaks when *all* it exists to break is broken; one left whole means no."""
+        if self.crash is not None:
+            return "breaks"
         if self.trouble is not None or not self.claims:
             return "unknown"
         relevant = self.claims
@@ -100,8 +106,8 @@ class VariantResult(msgspec.Struct):
 class Verdict(msgspec.Struct):
     """The whole run, as `verdict.json` holds it.
 
-    `answer` (of a run that passed) and `comparison` (a title, then a cell per variant) are those of
-    the console, for the report.
+    `answer`, `follow_ups`, `misses` (of a run that passed) and `comparison` (a title, then a cell
+    per variant) are those of the console, for the report.
     """
 
     lab: str
@@ -116,6 +122,8 @@ class Verdict(msgspec.Struct):
     environment: dict[str, Any]
     question: str = ""
     answer: str = ""
+    follow_ups: dict[str, str] = {}
+    misses: str = ""
     comparison: list[list[str]] = []
 
     @property
@@ -130,6 +138,8 @@ class Verdict(msgspec.Struct):
 def decide(results: list[VariantResult], faults: list[FaultRecord]) -> tuple[Word, str]:
     """The run's word and the sentence that explains it."""
     for result in results:
+        if result.crash is not None:  # before the faults: from that one, no cluster recovers
+            return "fail", f"{result.name}: {result.crash}"
         if result.trouble is not None:
             return "invalid", f"{result.name}: {result.trouble}"
     for fault in faults:

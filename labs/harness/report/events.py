@@ -98,15 +98,24 @@ def _level_of_step(wide: Wide) -> Level:
     return "info"
 
 
-def process_lines(path: Path, node: str, start_ns: int) -> Iterator[Line]:
-    """The log of a process: JSON lines; what is none (a traceback of the interpreter) is kept, as
-    an error at the time of the line before."""
+def process_lines(path: Path, node: str, start_ns: int, *, ours: bool) -> Iterator[Line]:
+    """The log of a process, JSON lines. What is none is kept, at the time of the line before.
+
+    In the log of a node of `ours` that is a traceback of the interpreter, hence an error; what
+    Redis and Kafka write is always of that kind.
+    """
     at_us = 0
     for raw in path.read_bytes().splitlines():
         try:
             fields = msgspec.json.decode(raw, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError):
-            yield Line(at_us, node, "error", "output", shown(raw.decode("utf-8", "replace")))
+            yield Line(
+                at_us,
+                node,
+                "error" if ours else "info",
+                "output",
+                shown(raw.decode("utf-8", "replace")),
+            )
             continue
         stamp = fields.get("monotonic_ns")
         if isinstance(stamp, int):

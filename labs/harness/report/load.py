@@ -131,7 +131,8 @@ def _fill(run: Run, variant: VariantRun, whole: bool) -> None:
                 if wide.kind != "span":
                     steps.append((lines[-1].at_us, wide.node, wide.event, raw))
     for path in sorted(variant.directory.glob("*.log")):
-        lines += events.process_lines(path, path.stem, start_ns)
+        ours = path.stem in (*variant.result.nodes, "links")
+        lines += events.process_lines(path, path.stem, start_ns, ours=ours)
     lines += _of_clients(variant)
     lines += _of_nemesis(variant)
     lines.sort(key=lambda line: line.at_us)
