@@ -115,6 +115,7 @@ def make_run(
 
     The values go wherever text from outside can go: keys, values, errors, paths, names.
     """
+    together = " ".join(value[:80] for value in values[:40])
     own = directory / "odd-store"
     own.mkdir(parents=True)
     history: list[tuple[int, dict[str, Any]]] = []
@@ -132,7 +133,7 @@ def make_run(
         status = {} if kind == "ok" else {"status": 503, "outcome": text[:256]}
         events += spans(number, at_ns, took_ns, f"/kv/{text[:200]}", **status)
     end_ns = (operations + 1) * every_ns
-    history += _fault(values[0], end_ns)
+    history += _fault(together, end_ns)
     history.sort(key=lambda item: item[0])
     _write(own / "history.jsonl", [{"index": index, "time": at_ns, **event}
                                    for index, (at_ns, event) in enumerate(history)])  # fmt: skip
@@ -142,7 +143,7 @@ def make_run(
                 "level": "info", "listen": each} for each in values]  # fmt: skip
         _write(own / f"{node}.log", log)
     indexes = [index for index, (_, event) in enumerate(history) if event["type"] == "invoke"]
-    _verdict(directory, values[0], indexes[:2], end_ns)
+    _verdict(directory, together, indexes[:2], end_ns)
     return directory
 
 

@@ -75,7 +75,8 @@ function drawLines(svg, variant, begin, end, x, y) {
     const group = make("g", { class: lost ? "lost" : held ? "held" : "came" }, make("title", {}, what));
     if (lost || held) {
       // A stub where it left, a stub where it came: the line between would cross everything.
-      const stub = (y2 - y1) * 0.28, wide = 10;
+      const away = Math.abs(variant.nodes.indexOf(each.dst) - variant.nodes.indexOf(each.src));
+      const stub = Math.sign(y2 - y1) * Math.min(12 + 9 * away, 44), wide = 5 + 7 * away;
       if (each.sent >= begin) group.append(
         make("line", { x1: x(each.sent), y1, x2: x(each.sent) + wide, y2: y1 + stub, stroke: colour, "stroke-dasharray": "4 3", "stroke-width": 1.3 }),
         make("text", { x: x(each.sent) + wide - 3, y: y1 + stub + 5, style: lost ? "fill:#d9467a" : null }, lost ? "✕" : "○"));
