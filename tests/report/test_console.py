@@ -133,8 +133,8 @@ def test_a_damaged_run_is_one_line(tmp_path: Path) -> None:
 def test_hostile_text_reaches_no_terminal(tmp_path: Path) -> None:
     """Control characters of keys and values are spelled out: no colours, no bells, no jumps."""
     directory = str(make_run(tmp_path / "run", operations=45, values=HOSTILE))
-    for command in ("logs", "traces"):
-        answer = labs(command, RUN=directory, LEVEL="debug")
+    for command in ("logs", "traces", "compare"):
+        answer = labs(command, RUN=directory, LEVEL="debug", A=directory, B=directory)
 
         assert answer.returncode == 0, answer.stderr
         assert all(line.isprintable() for line in answer.stdout.splitlines())

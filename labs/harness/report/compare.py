@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labs.harness.report import measures
-from labs.harness.report.data import Run, VariantRun
+from labs.harness.report.data import Run, VariantRun, shown
 
 
 def compare(one: Run, other: Run, out: Console) -> None:
@@ -30,7 +30,7 @@ def compare(one: Run, other: Run, out: Console) -> None:
         pair = [next((each for each in run.variants if each.name == name), None)
                 for run in (one, other)]  # fmt: skip
         table.add_row()
-        table.add_row(Text(name, "bold cyan"))
+        table.add_row(Text(shown(name), "bold cyan"))
         _variant(table, pair)
     out.print(table)
 
@@ -49,7 +49,7 @@ def _variant(table: Table, pair: list[VariantRun | None]) -> None:
 
 def _row(table: Table, title: str, cells: list[str]) -> None:
     style = "" if len(set(cells)) == 1 else "bold"
-    table.add_row(Text(title), *(Text(cell, style) for cell in cells))
+    table.add_row(Text(shown(title, 500)), *(Text(shown(cell, 500), style) for cell in cells))
 
 
 def _claim(variant: VariantRun | None, text: str) -> str:

@@ -101,13 +101,13 @@ class Run:
     unreadable: int = 0  # lines of logs that are no JSON or not of the known form
 
 
-def shown(value: Any) -> str:
-    """A value as text for a reader: control characters spelled out, cut at `VALUE_SHOWN`."""
+def shown(value: Any, most: int = VALUE_SHOWN) -> str:
+    """A value as text for a reader: control characters spelled out, at most so many letters."""
     text = value if isinstance(value, str) else _plain(value)
     text = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
-    return text if len(text) <= VALUE_SHOWN else text[: VALUE_SHOWN - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _plain(value: Any) -> str:

@@ -222,7 +222,7 @@ def _of_nemesis(variant: VariantRun) -> list[Line]:
         value = event.value if isinstance(event.value, dict) else {}
         text = f"{shown(event.f)} {shown(value.get('target', ''))}"
         if how := value.get("how"):
-            text += f": {str(how)[:1000]}"
+            text += f": {shown(how, 1000)}"
         phase = str(value.get("phase", event.type))
         alarming = phase in ("injected", "failed", "unfelt", "unrecovered")
         level: Level = "warning" if alarming else "info"
