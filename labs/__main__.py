@@ -12,6 +12,7 @@ from labs.harness.lab import catalogue
 from labs.harness.lab.directory import new_run_directory
 from labs.harness.lab.options import Options, Unavailable
 from labs.harness.lab.options import check as check_options
+from labs.harness.report import cli as report_commands
 from labs.harness.testbed.launcher import launch
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -128,9 +129,7 @@ def check(context: typer.Context) -> None:
     raise typer.Exit(judge(context.args))
 
 
-from labs.harness.report import cli as _report  # noqa: E402 - after `app`, which it joins
-
-_report.add_commands(app, console)
+report_commands.add_commands(app, console)
 
 
 if __name__ == "__main__":

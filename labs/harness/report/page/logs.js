@@ -5,20 +5,21 @@ let linesShown = LINES_AT_ONCE;
 function logVariant() { return view.run.variants[Number(byId("logs-variant").value)] || variantNow(); }
 
 function matchingLines() {
-  const id = byId("logs-id").value.trim().toLowerCase(), node = byId("logs-node").value;
-  const level = Number(byId("logs-level").value), text = byId("logs-text").value.trim().toLowerCase();
-  const near = byId("logs-near").value === "" ? null : Number(byId("logs-near").value) * 1000;
-  const named = (line) => (line.request !== null && line.request.toLowerCase().startsWith(id)) || (line.trace !== null && line.trace.startsWith(id));
-  return logVariant().lines.filter((line) => line.level >= level && (!node || line.node === node) && (!id || named(line)) &&
-    (near === null || Math.abs(line.at - view.at) <= near) && (!text || `${line.event} ${line.text}`.toLowerCase().includes(text)));
+  const [id, node, level, text, near] = ["id", "node", "level", "text", "near"].map((name) => byId(`logs-${name}`).value);
+  const wanted = id.trim().toLowerCase(), words = text.trim().toLowerCase();
+  const named = (line) => [line.request, line.trace].some((each) => each !== null && each.toLowerCase().startsWith(wanted));
+  return logVariant().lines.filter((line) =>
+    line.level >= Number(level) && (!node || line.node === node) && (!wanted || named(line)) &&
+    (near === "" || Math.abs(line.at - view.at) <= Number(near) * 1000) &&
+    (!words || `${line.event} ${line.text}`.toLowerCase().includes(words)));
 }
 
 function drawLogs() {
-  const variant = logVariant(), found = matchingLines(), here = found.slice(0, linesShown);
+  const variant = logVariant(), found = matchingLines();
   const omitted = variant.omitted.lines ? ` (${variant.omitted.lines})` : "";
-  byId("logs-note").textContent = `${found.length} of ${variant.lines.length} lines of ${variant.name}${omitted}` + (here.length < found.length ? `, the first ${here.length} are shown` : "");
-  fill(byId("logs-table"), logTable(here, view.op),
-    here.length < found.length ? make("button", { onclick: () => { linesShown += LINES_AT_ONCE; drawLogs(); } }, `show ${LINES_AT_ONCE} more`) : null);
+  const note = `${found.length} of ${variant.lines.length} lines of ${variant.name}${omitted}`;
+  const more = () => { linesShown += LINES_AT_ONCE; drawLogs(); };
+  drawSome("logs", found, note, linesShown, (here) => logTable(here, view.op), more);
 }
 
 function nodesOfLogs() {

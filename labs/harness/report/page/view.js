@@ -21,6 +21,12 @@ function make(tag, attributes, ...children) {
 }
 make.svg = new Set(["svg", "g", "line", "rect", "path", "text", "title", "clipPath", "defs"]);
 
+function tableOf(names, rows, caption) {
+  const heads = names.map((name) => make("th", { scope: "col" }, name));
+  return make("table", {}, caption ? make("caption", {}, caption) : null,
+    make("thead", {}, make("tr", {}, heads)), make("tbody", {}, rows));
+}
+
 function byId(id) { return document.getElementById(id); }
 function fill(node, ...children) { node.replaceChildren(...children.flat().filter((each) => each !== null)); }
 function seconds(us, digits = 3) { return `${(us / 1e6).toFixed(digits)} s`; }
@@ -32,20 +38,22 @@ function took(us) {
 function variantNow() { return view.run.variants[view.variant]; }
 
 function address(changes) {
-  const next = { t: (view.at / 1e6).toFixed(3), op: view.op === null ? null : view.op.number, v: view.variant, ...changes };
-  const parts = Object.entries(next).filter(([, value]) => value !== null).map(([name, value]) => `${name}=${value}`);
-  return `#${parts.join("&")}`;
+  const now = { t: (view.at / 1e6).toFixed(3), op: view.op === null ? null : view.op.number, v: view.variant };
+  const parts = Object.entries({ ...now, ...changes }).filter(([, value]) => value !== null);
+  return `#${parts.map(([name, value]) => `${name}=${value}`).join("&")}`;
 }
 function go(changes) { location.hash = address(changes); }
-function show(op) { go({ op: op.number, t: (op.begin / 1e6).toFixed(3), v: op.variant.index }); }
+function linkTo(op) { return address({ op: op.number, t: (op.begin / 1e6).toFixed(3), v: op.variant.index }); }
+function show(op) { location.hash = linkTo(op); }
 
 // Returns false for an address that names a section or nothing: then only the scroll position moves.
 function follow() {
   const hash = decodeURIComponent(location.hash.slice(1));
   if (hash.startsWith("trace-")) {
     const op = view.run.traces.get(hash.slice(6));
-    if (op) { history.replaceState(null, "", address({ op: op.number, t: op.begin / 1e6, v: op.variant.index })); return follow(); }
-    return false;
+    if (!op) return false;
+    history.replaceState(null, "", linkTo(op));
+    return follow();
   }
   if (hash && !hash.includes("=")) return false;
   const asked = new URLSearchParams(hash);
@@ -58,7 +66,9 @@ function follow() {
   if (asked.has("t") && Number.isFinite(t)) view.at = Math.round(t * 1e6);
   else if (view.op) view.at = view.op.begin;
   for (const watcher of watchers) watcher();
-  if (number !== null && !view.op) warn(`operation #${number} is not in this report: it may be one of those left out of a large run`);
+  if (number !== null && !view.op) {
+    warn(`operation #${number} is not in this report: it may be one of those left out of a large run`);
+  }
   return true;
 }
 
