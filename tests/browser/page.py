@@ -111,6 +111,13 @@ class Page:
                 found.append(parameters.get("url") or parameters["request"]["url"])
         return found
 
+    def cpu_s(self) -> float:
+        """Seconds of the processor that the page's thread has used: others do not count in."""
+        command = self.driver.execute_cdp_cmd
+        command("Performance.enable", {"timeDomain": "threadTicks"})
+        metrics = command("Performance.getMetrics", {})["metrics"]
+        return next(float(each["value"]) for each in metrics if each["name"] == "TaskDuration")
+
     def picture(self, name: str) -> None:
         """Keep the whole page as PNG files, to be looked at."""
         PICTURES.mkdir(parents=True, exist_ok=True)
