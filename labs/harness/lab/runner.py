@@ -113,6 +113,9 @@ async def _stage(
         story.now = lambda: recorder.now_ns() / 1e9
         spec = variant.cluster(options.nodes)
         cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
+        result.members = cluster.member_flavours()
+        for member, flavour in result.members.items():
+            story.note(f"{member}: {flavour}")
         nemesis = Nemesis(
             cluster,
             recorder,

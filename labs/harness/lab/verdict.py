@@ -50,7 +50,10 @@ class FaultRecord(msgspec.Struct):
 
 
 class VariantResult(msgspec.Struct):
-    """What one variant showed. `trouble` says why the experiment itself can't be trusted."""
+    """What one variant showed. `trouble` says why the experiment itself can't be trusted.
+
+    `members`: what really ran as Redis and Kafka, by the member's name.
+    """
 
     name: str
     expected: Expectation
@@ -58,6 +61,7 @@ class VariantResult(msgspec.Struct):
     trouble: str | None = None
     elapsed_s: float = 0.0
     figures: dict[str, Any] = {}
+    members: dict[str, str] = {}
 
     @property
     def outcome(self) -> Outcome:

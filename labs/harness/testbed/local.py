@@ -141,6 +141,9 @@ class LocalCluster(Cluster):
         assert node in self._specs, f"{node} is none of {', '.join(self.nodes)}"
         return self._ports.reserve(node)
 
+    def member_flavour(self, member: str) -> str:
+        raise NotImplementedError
+
     def logs(self, node: str) -> Path:
         return self.directory / f"{node}.log"
 
