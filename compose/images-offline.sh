@@ -20,7 +20,7 @@ SUITE=trixie
 HERE=$(cd "$(dirname "$0")" && pwd)
 CACHE=${FAULTLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/faultline}
 # Part of the tarballs' names: what is built differently is another file.
-RECIPE=$(cat "$0" "$HERE/kafka.sh" "$HERE/../labs/harness/testbed/kafka.pom.xml" 2>/dev/null | sha256sum | cut -c1-12)
+RECIPE=$({ cat "$0" "$HERE"/kafka/*; } | sha256sum | cut -c1-12)
 CA=/etc/ssl/certs/ca-certificates.crt
 SLIM=()
 for path in doc man locale info; do SLIM+=("--dpkgopt=path-exclude=/usr/share/$path/*"); done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -15,11 +15,25 @@ from labs.harness.links.server import MAX_LINE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Link", "LinkFault", "LinkStats", "Links", "LinksError"]
+__all__ = ["Link", "LinkControl", "LinkFault", "LinkStats", "Links", "LinksError"]
 
 
 class LinksError(Exception):
     """The proxies refused a command, or did not answer within its deadline (then: indefinite)."""
+
+
+class LinkControl(Protocol):
+    """What sets the faults of links, be it at proxies (`Links`) or in a packet filter."""
+
+    async def set(self, faults: Mapping[Link, LinkFault | None]) -> None:
+        """Give each link its fault (None: heal); others stay as they are. Raises LinksError."""
+
+    async def stats(self) -> dict[Link, LinkStats]:
+        """The counters of all links. Raises LinksError."""
+        ...
+
+    async def close(self) -> None:
+        """End the control; links stay as they are. Never raises LinksError."""
 
 
 class Links:

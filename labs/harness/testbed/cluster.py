@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from labs.harness.links.control import Link, Links
+from labs.harness.links.control import Link, LinkControl
 from labs.harness.testbed.description import ClusterSpec, State
 from labs.harness.testbed.errors import NodeExited, TestbedError, ZygoteDied
 from labs.harness.testbed.readiness import unready
@@ -66,8 +66,8 @@ class Cluster(ABC):
 
     @property
     @abstractmethod
-    def link_control(self) -> Links:
-        """The client of its link proxies."""
+    def link_control(self) -> LinkControl:
+        """What sets the faults of its links."""
 
     @abstractmethod
     def address(self, client: str, node: str) -> str:
