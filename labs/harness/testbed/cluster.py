@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from labs.harness.links.control import Link, LinkControl
-from labs.harness.testbed.description import ClusterSpec, State
+from labs.harness.testbed.description import ClusterSpec, MemberKind, State
 from labs.harness.testbed.errors import NodeExited, TestbedError, ZygoteDied
 from labs.harness.testbed.readiness import unready
 from labs.harness.testbed.waiting import TimedOut, until
@@ -57,6 +57,9 @@ class Cluster(ABC):
     def members(self) -> tuple[str, ...]:
         """Redis and Kafka, if the cluster has them: servers that are not the project's own."""
         return self.spec.member_names
+
+    def member_kind(self, member: str) -> MemberKind:
+        return self.spec.member(member).kind
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -241,8 +244,7 @@ class Cluster(ABC):
     async def _unready(self, node: str) -> str:
         """Why the node or member is not ready; empty when it is."""
         if node in self.members:
-            kind = self.spec.member(node).kind
-            why = await unready(kind, self.direct_address(node), STATUS_WITHIN_S)
+            why = await unready(self.member_kind(node), self.direct_address(node), STATUS_WITHIN_S)
             return why and f"{self.state(node)}, {why}"
         try:
             async with self._request("GET", node, "/health/ready", STATUS_WITHIN_S) as response:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from labs.harness.testbed.compose_project import ROOT, Images
 
-OFFICIAL = {"python": "python:3.13-slim", "redis": "redis:8.2.1", "kafka": "apache/kafka:4.1.1"}
+OFFICIAL = {"python": "python:3.13-slim", "redis": "redis:8.2.1", "kafka": "apache/kafka:4.3.0"}
 SOURCES = ("Dockerfile", ".dockerignore", "requirements.lock", "services", "labs")
 PULL_WITHIN_S = 120.0
 BUILD_WITHIN_S = 300.0
