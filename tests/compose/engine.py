@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,13 @@ def require_engine(*kinds: str) -> Engine:
             pytest.fail(f"in CI nothing of this may be left out, but {why}")
         pytest.skip(f"left out, needs containers: {why}")
     return compose_engine.find()
+
+
+def left_in_engine(label: str) -> list[str]:
+    """Containers, networks and volumes that carry `label` (a key, or key=value)."""
+    left = []
+    for kind in ("ps -a", "network ls", "volume ls"):
+        command = ["docker", *kind.split(), "-q", "--filter", f"label={label}"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        left += [f"{kind.split()[0]} {name}" for name in answer.stdout.split()]
+    return left

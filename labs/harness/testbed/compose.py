@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
 import secrets
@@ -21,7 +20,6 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 
-import aiodocker
 import aiohttp
 
 from labs.harness.links.control import LinkControl, Links, LinksError
@@ -81,7 +79,6 @@ class ComposeTestbed:
         self.mounts = dict(mounts or {})
         self.published = not engine.routed if published is None else published
         self.labels = compose_owners.labels(self.run)
-        self.docker: aiodocker.Docker
         self._reaper: subprocess.Popen[bytes]
         self._numbers = itertools.count(1)
         self._refused_slots: set[int] = set()
@@ -90,7 +87,6 @@ class ComposeTestbed:
         self._reaper = compose_reaper.start(self.run)
         try:
             await asyncio.to_thread(compose_owners.sweep)
-            self.docker = aiodocker.Docker()
         except BaseException:
             compose_reaper.release(self._reaper)
             raise
@@ -102,11 +98,7 @@ class ComposeTestbed:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self.docker.close()
-        finally:
-            # Each cluster has removed its own by now, or has raised: then the reaper tries again.
-            compose_reaper.release(self._reaper)
+        compose_reaper.release(self._reaper)
 
     @asynccontextmanager
     async def cluster(
@@ -295,7 +287,7 @@ class ComposeCluster(Cluster):
         logs |= {service: self.logs(name) for name, service in self._apps.items()}
         logs |= {relay: self.directory / f"{relay}.log" for relay in self.layout.relays
                  if relay not in self.nodes}  # fmt: skip
-        self._containers = Containers(self._testbed.docker, self.project, logs)
+        self._containers = Containers(self.project, logs)
         await self._containers.watch()
         await compose_command.up(self.project, self.directory / "compose.json")
 
@@ -316,9 +308,16 @@ class ComposeCluster(Cluster):
 
         async def connected() -> Links | None:
             self.check()
-            with contextlib.suppress(LinksError):
-                return await Links.connect(host, int(port), within_s=5.0)
-            return None
+            try:
+                links = await Links.connect(host, int(port), within_s=5.0)
+            except LinksError:
+                return None
+            try:
+                await links.stats()  # a published port accepts before anybody listens behind it
+            except LinksError:
+                await links.close()
+                return None
+            return links
 
         links = await until(connected, CONTROL_WITHIN_S, "the link proxies listen")
         assert links is not None

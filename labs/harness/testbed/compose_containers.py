@@ -19,6 +19,7 @@ import aiodocker
 from labs.harness.testbed.description import State
 from labs.harness.testbed.errors import NodeExited, TestbedError
 from labs.harness.testbed.spawner import Process
+from labs.harness.testbed.waiting import until
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
@@ -34,11 +35,12 @@ class Containers:
     `logs`: the log file of each service; NO_LOG for one that has nothing to say.
     """
 
-    def __init__(self, docker: aiodocker.Docker, project: str, logs: dict[str, Path]) -> None:
+    def __init__(self, project: str, logs: dict[str, Path]) -> None:
         self.project = project
         self.processes = {service: Process(service, path) for service, path in logs.items()}
         self.lost: str | None = None
-        self._docker = docker
+        # One each: an aiodocker client has one event stream, with one filter.
+        self._docker = aiodocker.Docker()
         self._logs = logs
         self._ids: dict[str, str] = {}
         self._watching: asyncio.Task[None] | None = None
@@ -47,13 +49,15 @@ class Containers:
 
     async def watch(self) -> None:
         """Listen to the engine's events from now on. Raises TestbedError."""
-        connected = asyncio.Event()
-        self._watching = asyncio.create_task(self._watch(connected), name="docker events")
-        try:
-            async with asyncio.timeout(CALL_WITHIN_S):
-                await connected.wait()
-        except TimeoutError:
-            raise TestbedError("the Docker engine does not tell its events") from None
+        events: Any = self._docker.events
+        filters = json.dumps({"label": [f"{PROJECT}={self.project}"], "type": ["container"]})
+        heard = events.subscribe(filters=filters)
+        self._watching = asyncio.create_task(self._watch(heard), name="docker events")
+
+        def listening() -> bool:  # aiodocker does not tell when it is
+            return self._watching is None or self._watching.done() or events.json_stream is not None
+
+        await until(listening, CALL_WITHIN_S, "the Docker engine tells its events")
         if self.lost:
             raise TestbedError(self.lost)
 
@@ -78,6 +82,7 @@ class Containers:
         if self._watching:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        await self._docker.close()
 
     def state(self, service: str) -> State:
         return self.processes[service].state
@@ -152,10 +157,11 @@ class Containers:
             raise TestbedError(f"{command[0]} in {service} failed with {code}: {text[-300:]}")
         return text
 
-    async def run_once(self, image: str, command: list[str], volume: str, labels: dict[str, str],
-                       ) -> None:  # fmt: skip
+    async def run_once(
+        self, image: str, command: list[str], volume: str, labels: dict[str, str]
+    ) -> None:
         """Run a command as root in a container of its own that sees `volume` at /data alone."""
-        config = {
+        config: dict[str, Any] = {
             "Image": image,
             "Entrypoint": command,
             "Cmd": [],
@@ -194,24 +200,15 @@ class Containers:
         if not await process.reach(wanted, "stopped", within_s=ENDS_WITHIN_S):
             raise TestbedError(f"{service} is still {process.state}")
 
-    async def _watch(self, connected: asyncio.Event) -> None:
-        events = self._docker.events
-        filters = json.dumps({"label": [f"{PROJECT}={self.project}"], "type": ["container"]})
-        heard = events.subscribe(filters=filters)
+    async def _watch(self, heard: Any) -> None:
         try:
-            while events.json_stream is None and events.task and not events.task.done():
-                await asyncio.sleep(0.002)  # aiodocker does not tell when it is connected
-            connected.set()
             while (event := await heard.get()) is not None:
                 await self._take_in(event)
         finally:
-            connected.set()
             if not self._closing:
                 self.lost = "the Docker engine has hung up: this run can't go on"
                 for process in self.processes.values():
                     process.become("stopped")
-            with contextlib.suppress(Exception):
-                await events.stop()
 
     async def _take_in(self, event: dict[str, Any]) -> None:
         actor = event["Actor"]

@@ -97,5 +97,6 @@ def _routed(info: dict[str, Any]) -> bool:
     remote = os.environ.get("DOCKER_HOST", "unix://").split("://")[0] != "unix"
     desktop = "Desktop" in str(info.get("OperatingSystem", ""))
     rootless = any("rootless" in option for option in info.get("SecurityOptions") or [])
-    in_container = os.path.exists("/.dockerenv")
-    return sys.platform == "linux" and not (remote or desktop or rootless or in_container)
+    # Its default bridge is an interface of ours: not so when we are in a container ourselves.
+    bridge = os.path.exists("/sys/class/net/docker0")
+    return sys.platform == "linux" and bridge and not (remote or desktop or rootless)

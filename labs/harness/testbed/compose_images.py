@@ -91,7 +91,14 @@ def _sources(root: Path) -> list[Path]:
 
 def _listed() -> dict[str, str]:
     """Every image that is here: its identity by its name."""
-    command = ["docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]
+    command = [
+        "docker",
+        "image",
+        "ls",
+        "--no-trunc",
+        "--format",
+        "{{.Repository}}:{{.Tag}} {{.ID}}",
+    ]
     lines = _run(command, 30.0, "the engine's images can't be listed").splitlines()
     return dict(line.split(" ", 1) for line in lines)
 

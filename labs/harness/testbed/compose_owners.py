@@ -1,12 +1,13 @@
 """Whose containers, networks and volumes are whose: labels, and the removal of what nobody owns.
 
 Everything that a run makes carries two labels: `faultline.run`, and `faultline.owner`, the runner's
-process with its start time, so that another process of the same number is not taken for it. Normally
+process with its start time, so that a later process of that number is not taken for it. Normally
 the run removes all of it. After `kill -9` its reaper (`compose_reaper.py`) does, and whatever even
 that one left behind, because both were killed, the next run sweeps, or `make clean`.
 
 What has no such label, or belongs to a living process, or to another machine that shares the
-engine, is never touched. Only the standard library and the docker command: the reaper must be small.
+engine, is never touched. Only the standard library and the docker command are used here: the
+reaper must be small.
 """
 
 from __future__ import annotations
