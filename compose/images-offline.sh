@@ -20,8 +20,10 @@ SUITE=trixie
 HERE=$(cd "$(dirname "$0")" && pwd)
 CACHE=${FAULTLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/faultline}
 # Part of the tarballs' names: what is built differently is another file.
-RECIPE=$({ cat "$0" "$HERE"/kafka/*; } | sha256sum | cut -c1-12)
+RECIPE=$(cat "$HERE/images-offline.sh" "$HERE"/kafka/*.sh "$HERE/../labs/harness/testbed/kafka-pom.xml" |
+  sha256sum | cut -c1-12)
 CA=/etc/ssl/certs/ca-certificates.crt
+KAFKA=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$HERE/../labs/harness/testbed/kafka_install.py")
 SLIM=()
 for path in doc man locale info; do SLIM+=("--dpkgopt=path-exclude=/usr/share/$path/*"); done
 
@@ -82,7 +84,8 @@ python_image() {
     # The bytecode stays: without it each start of a node would compile for half a second.
     debootstrap_into "$tarball" python3,python3-venv,redis-server,nftables \
       --customize-hook='chroot "$1" python3 -m venv /usr/local' \
-      --customize-hook='rm -rf "$1"/usr/share/python-wheels'
+      --customize-hook='rm -rf "$1"/usr/share/python-wheels' \
+      --customize-hook='mkdir -p "$1"/data && chown 999:1000 "$1"/data'
   fi
   load "$tarball" faultline/python:standin
   docker tag faultline/python:standin faultline/redis:standin
@@ -95,14 +98,15 @@ kafka_image() {
     return
   fi
   if [ ! -s "$tarball" ]; then
-    [ -x "$HERE/kafka.sh" ] || fail "no kafka.sh"
-    say "building the stand-in for Apache Kafka (a minute) …"
     local libs
-    libs=$("$HERE/kafka.sh" libs)
+    libs=$(ls -d "${XDG_CACHE_HOME:-$HOME/.cache}/faultline/kafka-$KAFKA/libs" 2>/dev/null) ||
+      fail "Apache Kafka $KAFKA is not here; type: make kafka"
+    say "building the stand-in for Apache Kafka (a minute) …"
     debootstrap_into "$tarball" openjdk-21-jre-headless \
       --customize-hook='mkdir -p "$1"/opt/kafka/libs "$1"/opt/kafka/bin "$1"/opt/kafka/config' \
       --customize-hook="cp $libs/*.jar \"\$1\"/opt/kafka/libs/" \
-      --customize-hook="cp $HERE/kafka/bin/*.sh \"\$1\"/opt/kafka/bin/"
+      --customize-hook="cp $HERE/kafka/*.sh \"\$1\"/opt/kafka/bin/" \
+      --customize-hook='mkdir -p "$1"/var/lib/kafka/data && chown -R 1000:1000 "$1"/var/lib/kafka'
   fi
   load "$tarball" faultline/kafka:standin
 }

@@ -82,13 +82,14 @@ class ComposeTestbed:
         self._reaper: subprocess.Popen[bytes]
         self._numbers = itertools.count(1)
         self._refused_slots: set[int] = set()
+        self.left_over = False  # a cluster could not be removed as a whole
 
     async def __aenter__(self) -> ComposeTestbed:
         self._reaper = compose_reaper.start(self.run)
         try:
             await asyncio.to_thread(compose_owners.sweep)
         except BaseException:
-            compose_reaper.release(self._reaper)
+            compose_reaper.release(self._reaper, all_removed=True)
             raise
         return self
 
@@ -98,7 +99,7 @@ class ComposeTestbed:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        compose_reaper.release(self._reaper)
+        compose_reaper.release(self._reaper, all_removed=not self.left_over)
 
     @asynccontextmanager
     async def cluster(
@@ -340,8 +341,10 @@ class ComposeCluster(Cluster):
         if hasattr(self, "_containers"):
             await self._containers.close()
         file = self.directory / "compose.json"
+        self._testbed.left_over = True
         try:
             if file.exists():
                 await compose_command.down(self.project, file)
         finally:
             await asyncio.to_thread(compose_command.remove_left_overs, self.project)
+        self._testbed.left_over = False

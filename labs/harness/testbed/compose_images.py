@@ -21,6 +21,7 @@ SOURCES = ("Dockerfile", ".dockerignore", "requirements.lock", "services", "labs
 PULL_WITHIN_S = 120.0
 BUILD_WITHIN_S = 300.0
 REMEDY = "make images-offline"
+OWN = ("faultline/service:", "faultline/packets:")
 
 Tell = Callable[[str], None]
 
@@ -67,6 +68,30 @@ def project_tag(target: str, base_identity: str, root: Path = ROOT) -> str:
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return f"faultline/{target}:{digest.hexdigest()[:12]}"
+
+
+def present(kind: str) -> str:
+    """The name of a base image that is here already; empty when none is, or no engine answers."""
+    try:
+        here = _listed()
+    except NoImages:
+        return ""
+    names = (os.environ.get(f"{kind.upper()}_IMAGE"), OFFICIAL[kind], f"faultline/{kind}:standin")
+    return next((name for name in names if name in here), "")
+
+
+def sweep() -> list[str]:
+    """Remove the project's own images, of all versions, that no container uses; says which."""
+    try:
+        own = [name for name in _listed() if name.startswith(OWN)]
+    except (NoImages, OSError):
+        return []
+    removed = []
+    for name in own:
+        command = ["docker", "image", "rm", name]  # refuses one that a container uses
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            removed.append(f"image {name} removed")
+    return removed
 
 
 def _project(target: str, here: dict[str, str], tell: Tell) -> str:

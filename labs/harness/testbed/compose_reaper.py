@@ -35,11 +35,12 @@ def start(run: str) -> subprocess.Popen[bytes]:
     )
 
 
-def release(reaper: subprocess.Popen[bytes]) -> None:
-    """Everything is removed: the reaper has nothing to do, and ends."""
+def release(reaper: subprocess.Popen[bytes], *, all_removed: bool) -> None:
+    """The run is over; what is not removed yet, the reaper tries once more."""
     assert reaper.stdin is not None
     with contextlib.suppress(OSError):
-        reaper.stdin.write(DONE)
+        if all_removed:
+            reaper.stdin.write(DONE)
         reaper.stdin.close()
     reaper.wait()
 
