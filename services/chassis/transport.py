@@ -25,11 +25,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
-from types import coroutine
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -38,6 +35,7 @@ from aiohttp import WSMsgType, web
 from services.chassis.codec import FRAME_BYTES_MAX, Codec, CodecError, Frame
 from services.chassis.config import Address
 from services.chassis.errors import BadRequest, Unavailable
+from services.chassis.sending import hang_up, start
 
 NODE_HEADER = "X-Faultline-Node"
 QUEUE_MESSAGES_MAX = 4_096
@@ -184,8 +182,7 @@ class Link:
             await asyncio.gather(*tasks, return_exceptions=True)
             if sock is not None:
                 # A polite close would first wait to flush what the stalled link still holds.
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                hang_up(sock.fileno())
             await ws.close()
 
     async def _write(self, ws: aiohttp.ClientWebSocketResponse) -> None:
@@ -244,38 +241,6 @@ class Link:
         }
 
 
-def start(sending: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run `sending` as far as it goes without waiting; None when it is done.
-
-    Otherwise what is left of it, to be awaited; an exception of its is raised there, too.
-    """
-    try:
-        return _resume(sending, sending.send(None))
-    except StopIteration:
-        return None
-    except Exception as exc:
-        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        failed.set_exception(exc)
-        failed.exception()  # looked at: nobody complains if the writer is cancelled instead
-        return failed
-
-
-@coroutine
-def _resume(started: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """The rest of a coroutine that waits for `waits_for`: as `yield from`, but from there on."""
-    while True:
-        try:
-            value = yield waits_for
-        except BaseException as exc:
-            step = partial(started.throw, exc)
-        else:
-            step = partial(started.send, value)
-        try:
-            waits_for = step()
-        except StopIteration:
-            return
-
-
 class Counts:
     """Messages by type (`dropped`: by reason) since the start."""
 
@@ -327,6 +292,13 @@ class Transport:
             asyncio.create_task(link.run(self._session), name=f"link to {link.peer}")
             for link in self.links.values()
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._link_ended)
+
+    def _link_ended(self, task: asyncio.Task[None]) -> None:
+        """A link that nobody ended is a bug: silent, it would pass for a partition."""
+        if not task.cancelled() and (error := task.exception()):
+            self._log.error("a link broke", link=task.get_name(), exc_info=error)
 
     async def close(self) -> None:
         """Hang up in both directions."""

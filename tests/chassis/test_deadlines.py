@@ -29,7 +29,7 @@ async def test_each_at_its_own_time() -> None:
         assert isinstance(future.exception(), DeadlineExceeded)
 
     assert failed == [0.02, 0.02, 0.04, 0.06]
-    assert loop.time() - start >= 0.06
+    assert loop.time() - start >= 0.059  # uvloop counts whole milliseconds
 
 
 async def test_the_answered_are_left_alone_and_let_go() -> None:

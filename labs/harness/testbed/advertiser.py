@@ -58,7 +58,7 @@ class Connection:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            frame = await _frame(reader)
+            frame = await _frame(reader, least=8)
             api, _, correlation_id = struct.unpack(">hhi", frame[4:12])
             if api in WITH_ADDRESSES:
                 self._rewrite.add(correlation_id)
@@ -67,7 +67,7 @@ class Connection:
 
     async def _responses(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            frame = await _frame(reader)
+            frame = await _frame(reader, least=4)
             (correlation_id,) = struct.unpack(">i", frame[4:8])
             if correlation_id in self._rewrite:
                 self._rewrite.discard(correlation_id)
@@ -76,12 +76,12 @@ class Connection:
             await writer.drain()
 
 
-async def _frame(reader: asyncio.StreamReader) -> bytes:
+async def _frame(reader: asyncio.StreamReader, *, least: int) -> bytes:
     """One request or response with its size before it. Raises ConnectionError at the end."""
     try:
         size = await reader.readexactly(4)
         (length,) = struct.unpack(">i", size)
-        if not 8 <= length <= FRAME_BYTES_MAX and length != 4:
+        if not least <= length <= FRAME_BYTES_MAX:
             raise ConnectionError(f"a frame of {length} bytes")
         return size + await reader.readexactly(length)
     except asyncio.IncompleteReadError as error:

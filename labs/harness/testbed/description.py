@@ -57,6 +57,26 @@ class MemberSpec:
     `MEMBER_REDIS` for "redis", `MEMBER_EVENT_LOG` for "event-log". The key has not the service's
     prefix, because a service refuses keys of its prefix that it does not know, and not every
     service of a cluster uses every member.
+
+    **How a service should connect** (behaviour measured through cut links, redis-py 8.1 and
+    aiokafka 0.14):
+
+    - Both clients dial again by themselves after a heal; no service needs to make a new one. A
+      server that is not up yet, when nodes and members start together, is an error of the first
+      call (Redis) or of `start()` (Kafka), so that one belongs into a retry loop.
+    - Redis: give `retry=Retry(NoBackoff(), 0)` and a `socket_timeout` below the caller's deadline.
+      By default redis-py sends a command up to eleven times, five seconds each: behind a cut a call
+      takes a minute to fail, and one `INCR` whose answer was lost counted twice. A timeout is an
+      indefinite error, and only a command that may happen twice should be sent again. Without
+      retries the first command on a connection that broke while idle fails; that is the price.
+    - Kafka: `bootstrap_servers` is the link, and every listener advertises its own link, so nothing
+      else is to be set for clients to stay on it. Set `request_timeout_ms` (40 s by default) to
+      what the caller can wait: behind a blackhole it is what ends a `send`. `retry_backoff_ms=50`
+      and `metadata_max_age_ms=1000` find a broker again that has been killed and started. A send
+      that timed out is indefinite as well: `enable_idempotence=True` (Apache Kafka alone) makes
+      the producer's own retries write once.
+    - A consumer that was cut off for longer than its `session_timeout_ms` (at least 6 s) has lost
+      its partitions: its commit fails, it joins again, and it is given records a second time.
     """
 
     name: str

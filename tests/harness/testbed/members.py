@@ -360,8 +360,21 @@ class DurableKafkaContract(KafkaContract):
         await cluster.wipe("kafka")
         await cluster.start("kafka")
         await cluster.ready(KAFKA_READY_WITHIN_S)
-        async with a_producer(cluster, "c1") as producer:
-            assert TOPIC not in await producer.client.fetch_all_metadata_topics()
+        consumer = AIOKafkaConsumer(bootstrap_servers=cluster.address("c1", "kafka"))
+        await consumer.start()
+        try:
+            assert TOPIC not in await consumer.topics()
+        finally:
+            await consumer.stop()
+
+    async def test_its_own_settings_reach_it(self, testbed: Any) -> None:
+        """`MemberSpec.settings` are the server's own words, and win."""
+        spec = member_cluster(MemberSpec("kafka", "kafka", {"num.partitions": "3"}))
+        async with testbed.cluster(spec) as cluster:
+            await cluster.ready(KAFKA_READY_WITHIN_S)
+            async with a_producer(cluster, "c1") as producer:
+                await send(producer, b"1")
+                assert await producer.partitions_for(TOPIC) == {0, 1, 2}
 
     async def test_a_retried_record_is_written_once(self, cluster: Cluster) -> None:
         """KIP-98: an idempotent producer's retries after a lost answer make no duplicates."""

@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from labs.harness.testbed import kafka_install
+from labs.harness.testbed.description import MemberSpec
 from labs.harness.testbed.local import LocalTestbed
-from tests.harness.testbed.members import DurableKafkaContract, KafkaContract, RedisContract
+from labs.harness.testbed.registry import identify
+from tests.harness.testbed.contract import READY_WITHIN_S, refuses
+from tests.harness.testbed.members import (
+    DurableKafkaContract,
+    KafkaContract,
+    RedisContract,
+    member_cluster,
+)
 from tests.harness.testbed.test_local import MODULES
 
 
@@ -36,7 +44,20 @@ def no_apache_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestRedis(RedisContract):
-    pass
+    async def test_after_the_end_nothing_runs_or_listens(self, testbed: LocalTestbed) -> None:
+        """A cluster's end takes its servers, paused ones too, its ports and its data."""
+        spec = member_cluster(MemberSpec("redis", "redis"))
+        async with testbed.cluster(spec) as cluster:
+            await cluster.ready(READY_WITHIN_S)
+            await cluster.pause("redis")
+            addresses = [cluster.direct_address("redis"), cluster.address("c1", "redis")]
+            pid = cluster._processes["redis"].pid
+            assert identify([pid])
+
+        assert not identify([pid])
+        assert all([await refuses(address) for address in addresses])
+        assert not cluster.data.exists()
+        assert "Ready to accept connections" in cluster.logs("redis").read_text()
 
 
 @pytest.mark.usefixtures("no_apache_kafka")
