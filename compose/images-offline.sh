@@ -102,7 +102,9 @@ kafka_image() {
     libs=$(ls -d "${XDG_CACHE_HOME:-$HOME/.cache}/faultline/kafka-$KAFKA/libs" 2>/dev/null) ||
       fail "Apache Kafka $KAFKA is not here; type: make kafka"
     say "building the stand-in for Apache Kafka (a minute) …"
+    # Java's set-up fails without a place for its manual, which is left out.
     debootstrap_into "$tarball" openjdk-21-jre-headless \
+      --essential-hook='mkdir -p "$1"/usr/share/man/man1' \
       --customize-hook='mkdir -p "$1"/opt/kafka/libs "$1"/opt/kafka/bin "$1"/opt/kafka/config' \
       --customize-hook="cp $libs/*.jar \"\$1\"/opt/kafka/libs/" \
       --customize-hook="cp $HERE/kafka/*.sh \"\$1\"/opt/kafka/bin/" \

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Mapping
@@ -23,6 +24,7 @@ from types import TracebackType
 import aiohttp
 
 from labs.harness.links.control import LinkControl, Links, LinksError
+from labs.harness.links.packets import PacketLinks
 from labs.harness.testbed import (
     compose_command,
     compose_images,
@@ -43,12 +45,18 @@ from labs.harness.testbed.compose_project import (
     as_text,
     volume,
 )
+from labs.harness.testbed.compose_shell import Shell
 from labs.harness.testbed.description import ClusterSpec, State
 from labs.harness.testbed.waiting import until
 
 CONTROL_WITHIN_S = 20.0
 STOP_GRACE_S = 1.0
 PLACES_TRIED = 10
+# What tells its version, where in the answer, and what it is called.
+FLAVOURS = {
+    "redis": (["redis-server", "--version"], r"v=(\S+)", "redis-server"),
+    "kafka": (["ls", "/opt/kafka/libs"], r"kafka_[\d.]+-([\d.]+)\.jar", "apache kafka"),
+}
 
 
 class ComposeTestbed:
@@ -149,6 +157,7 @@ class ComposeCluster(Cluster):
         self._stopped = False
         self._session: aiohttp.ClientSession | None = None
         self._link_control: LinkControl | None = None
+        self._shells: list[Shell] = []
         self._flavours: dict[str, str] = {}
         self._apps = {name: app(name) for name in (*self.nodes, *self.members)}
         self._names = {service: name for name, service in self._apps.items()}
@@ -235,6 +244,8 @@ class ComposeCluster(Cluster):
         finally:
             if self._link_control:
                 await self._link_control.close()
+            for shell in self._shells:
+                await shell.close()
             if self._session:
                 await self._session.close()
             await self._take_down()
@@ -275,7 +286,9 @@ class ComposeCluster(Cluster):
         else:
             raise TestbedError(f"the Docker engine refused {PLACES_TRIED} networks, one by one")
         await self._containers.find()
-        self._link_control = await self._open_links()
+        self._link_control, self._flavours = await asyncio.gather(
+            self._open_links(), self._learn_flavours()
+        )
 
     async def _bring_up(self, place: Place) -> None:
         self.layout = Layout(self.spec, place, self._testbed.plane)
@@ -293,14 +306,40 @@ class ComposeCluster(Cluster):
         await compose_command.up(self.project, self.directory / "compose.json")
 
     async def _open_links(self) -> LinkControl:
-        links = await self._connect(LINKS)
-        targets = {link: self.layout.target(link) for link in self.links}
-        ports = {link: self.layout.link_port(link) for link in self.links}
+        """The proxies of all links listen; with packets, their rules are laid as well."""
+        relays = dict(zip(
+            self.layout.relays,
+            await asyncio.gather(*map(self._connect, self.layout.relays)),
+            strict=True,
+        ))  # fmt: skip
         try:
-            await links.open(targets, host="0.0.0.0", ports=ports)
+            await asyncio.gather(*(self._open_relay(*each) for each in relays.items()))
+            if self.layout.plane == "proxies":
+                return relays[LINKS]
+            return await self._packet_links(relays)
         except BaseException:
-            await links.close()
+            for links in relays.values():
+                await links.close()
             raise
+
+    async def _open_relay(self, relay: str, control: Links) -> None:
+        mine = [link for link in self.links if self.layout.relay(link) == relay]
+        targets = {link: self.layout.target(link) for link in mine}
+        ports = {link: self.layout.link_port(link) for link in mine}
+        await control.open(targets, host="0.0.0.0", ports=ports)
+
+    async def _packet_links(self, relays: dict[str, Links]) -> LinkControl:
+        shells = dict(zip(
+            relays, await asyncio.gather(*map(self._containers.shell, relays)), strict=True
+        ))  # fmt: skip
+        self._shells = list(shells.values())
+
+        async def nft(source: str, script: str) -> str:
+            return await shells[source].run("nft --json --file -", script)
+
+        targets = {link: self.layout.target(link) for link in self.links}
+        links = PacketLinks(nft, relays, targets)
+        await links.open()
         return links
 
     async def _connect(self, relay: str) -> Links:
@@ -323,6 +362,17 @@ class ComposeCluster(Cluster):
         links = await until(connected, CONTROL_WITHIN_S, "the link proxies listen")
         assert links is not None
         return links
+
+    async def _learn_flavours(self) -> dict[str, str]:
+        """Ask each member's own files what they are: a tag says little, a stand-in's nothing."""
+        found = {}
+        for member in self.spec.members:
+            image = self._images.members[member.kind]
+            command, pattern, make = FLAVOURS[member.kind]
+            said = await self._containers.execute(app(member.name), command)
+            version = re.search(pattern, said)
+            found[member.name] = f"{make} {version[1] if version else '?'} (image {image})"
+        return found
 
     async def _end_all(self) -> None:
         """SIGTERM first: a node may have telemetry to write out. A member has nothing we keep."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiodocker
 
+from labs.harness.testbed.compose_shell import Shell
 from labs.harness.testbed.description import State
 from labs.harness.testbed.errors import NodeExited, TestbedError
 from labs.harness.testbed.spawner import Process
@@ -141,6 +142,11 @@ class Containers:
         with _told(f"resume {service}"):
             await self._container(service).unpause()
         await self._reach(service, "running")
+
+    async def shell(self, service: str) -> Shell:
+        """A shell in a container, open until it is closed. Raises TestbedError."""
+        with _told(f"a shell in {service}"):
+            return await Shell.open(service, self._container(service))
 
     async def execute(self, service: str, command: list[str], user: str = "0:0") -> str:
         """Run a command in a container and give what it wrote. Raises TestbedError."""

@@ -280,6 +280,8 @@ class Layout:
             # Nobody from outside gets here, and clients come from other addresses than loopback.
             "protected-mode": "no",
             "appendonly": "yes",
+            "save": "",  # no snapshots beside the append-only file, and no forks for them
+            "repl-diskless-sync-delay": "0",  # else a replica waits five seconds for others
             **member.settings,
         }
         return [word for key, value in settings.items() for word in (f"--{key}", value)]
