@@ -218,9 +218,16 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(10_240, wanted), hard))
 
 
-async def serve(host: str, port: int, port_file: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; writes "host:port" of the control to `port_file`."""
+async def serve(
+    host: str, port: int, port_file: Path | None = None, opened: list[dict[str, Any]] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; writes "host:port" of the control to `port_file`.
+
+    `opened`: links that are open from the start, on the control's host.
+    """
     links = LinkServer()
+    if opened:
+        await links.answer(Request(id=0, command="open", host=host, links=opened))
     control = await asyncio.start_server(links.serve_control, host, port, limit=MAX_LINE_BYTES)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -238,8 +245,18 @@ async def serve(host: str, port: int, port_file: Path | None = None) -> None:
         links.close()
 
 
+def _read_links(path: str) -> list[dict[str, Any]]:
+    """The links of a file. Raises OSError, ValueError."""
+    if not path:
+        return []
+    return msgspec.json.decode(Path(path).read_bytes(), type=list[dict[str, Any]])
+
+
 def main(environ: Mapping[str, str]) -> int:
     """Run the proxies: `LINKS_CONTROL`=host:port, `LINKS_PORT_FILE`=path (optional).
+
+    `LINKS_OPEN`=path (optional) is a JSON list of links that are open from the start, each as
+    `{"src", "dst", "target", "port"}`.
 
     Returns the exit code: 0, 2 for a bad configuration, 1 when it cannot listen.
     """
@@ -254,8 +271,9 @@ def main(environ: Mapping[str, str]) -> int:
         return 2
     raise_descriptor_limit()
     try:
-        asyncio.run(serve(host, port, port_file))
-    except OSError as error:
+        opened = _read_links(environ.get("LINKS_OPEN", ""))
+        asyncio.run(serve(host, port, port_file, opened))
+    except (OSError, ValueError) as error:
         print(f"links: {error}", file=sys.stderr)  # noqa: T201 - as above
         return 1
     return 0
