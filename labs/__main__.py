@@ -111,6 +111,56 @@ def sweep() -> None:
         out.print(str(line), markup=False)
 
 
+@app.command()
+def up() -> None:
+    """Start store, links, Redis and Kafka for free play (compose.yaml)."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.up(console()))
+
+
+@app.command()
+def status() -> None:
+    """Free play: nodes, roles, who can reach whom."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.status(console()))
+
+
+@app.command()
+def cut(
+    src: str, dst: str, kind: Annotated[str, typer.Argument(envvar="FAULT")] = "blackhole"
+) -> None:
+    """Free play: put a fault on the link from SRC to DST."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.cut(console(), src, dst, kind))
+
+
+@app.command()
+def heal() -> None:
+    """Free play: take every fault away."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.heal(console()))
+
+
+@app.command()
+def logs() -> None:
+    """Free play: the logs of all containers."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.logs())
+
+
+@app.command()
+def down() -> None:
+    """Free play: remove all of it, data included."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.down(console()))
+
+
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def bench(context: typer.Context) -> None:
     """Throughput and latency, as ratios to peers measured in the same run."""
