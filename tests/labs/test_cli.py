@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def labs(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m labs` with `arguments`, in the repository, as make does."""
     clean = {key: value for key, value in os.environ.items()
-             if key not in ("ON", "SEED", "REPEAT", "NODES", "NEMESIS", "PREDICT")}  # fmt: skip
+             if key not in ("ON", "SEED", "REPEAT", "NODES", "NEMESIS", "PREDICT", "FAULTS")}  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "labs", *arguments],
         cwd=ROOT,

@@ -73,7 +73,9 @@ def up(out: Console) -> int:
         out.print(str(error), markup=False)
         return UNAVAILABLE
     began = time.monotonic()
-    code = _compose("--progress", "quiet", "up", "--detach", "--no-build", settings=environment(brokers, images))
+    code = _compose(
+        "--progress", "quiet", "up", "--detach", "--no-build", settings=environment(brokers, images)
+    )
     if code:
         return code
     try:
@@ -87,7 +89,17 @@ def up(out: Console) -> int:
 
 def down(out: Console) -> int:
     """Remove all of it, data included."""
-    code = _compose("--progress", "quiet", "--profile", "*", "down", "--volumes", "--timeout", "1", "--remove-orphans")
+    code = _compose(
+        "--progress",
+        "quiet",
+        "--profile",
+        "*",
+        "down",
+        "--volumes",
+        "--timeout",
+        "1",
+        "--remove-orphans",
+    )
     if code == 0:
         out.print("stopped and removed")
     return code

@@ -1,0 +1,220 @@
+"""compose.yaml as `make up` starts it: what answers, what each container may do, who is reached."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import redis.asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from pytest_docker.plugin import Services
+from rich.console import Console
+
+from labs.harness.testbed import free_play
+from labs.harness.testbed.cluster import until
+from tests.compose.conftest import services_of
+from tests.compose.engine import left_in_engine, require_engine
+
+pytestmark = [pytest.mark.compose, pytest.mark.usefixtures("docker_services")]
+
+BROKERS = "127.0.0.1:19092,127.0.0.1:19192,127.0.0.1:19292"
+READY_WITHIN_S = 60.0
+
+
+def inspect(project: str) -> list[dict[str, Any]]:
+    command = ["docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={project}"]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    shown = subprocess.run(["docker", "inspect", *names], capture_output=True, check=True).stdout
+    found: list[dict[str, Any]] = json.loads(shown)
+    return found
+
+
+def service(container: dict[str, Any]) -> str:
+    return str(container["Config"]["Labels"]["com.docker.compose.service"])
+
+
+async def leader(session: aiohttp.ClientSession) -> int:
+    """The number of the node that leads."""
+
+    async def look() -> int:
+        for number in range(1, 6):
+            said = await free_play._get(session, f"n{number}", "/status")
+            if said and said["role"] == "leader":
+                return number
+        return 0
+
+    return await until(look, READY_WITHIN_S, "a node leads")
+
+
+async def test_five_nodes_answer_and_replicate() -> None:
+    """A write over a client's link to the leader is read over another client's."""
+    await free_play._wait_for_nodes()
+    async with aiohttp.ClientSession() as session:
+        number = await leader(session)
+        body = {"value": "hello"}
+        async with session.put(f"http://127.0.0.1:1810{number}/kv/greeting", json=body) as put:
+            assert put.status == 200, await put.text()
+        async with session.get(f"http://127.0.0.1:1820{number}/kv/greeting") as got:
+            assert (await got.json())["value"] == "hello"
+
+
+async def test_status_tells_roles_and_who_reaches_whom() -> None:
+    """`make status`, `make cut`, `make heal`: a cut link is shown, and gone after the heal."""
+    await free_play._wait_for_nodes()
+    async with aiohttp.ClientSession() as session:
+        await leader(session)
+
+    def told() -> str:
+        out = io.StringIO()
+        assert free_play.status(Console(file=out, width=140)) == 0
+        return out.getvalue()
+
+    quiet = Console(file=io.StringIO())
+    shown = await asyncio.to_thread(told)
+    assert shown.count("leader") == 1
+    assert shown.count("follower") == 4
+    assert await asyncio.to_thread(free_play.cut, quiet, "n1", "n2", "refuse") == 0
+    try:
+        assert "✂ refuse" in await asyncio.to_thread(told)
+        assert await asyncio.to_thread(free_play.cut, quiet, "n1", "n9", "refuse") == 2
+        assert await asyncio.to_thread(free_play.cut, quiet, "n1", "n2", "loss") == 2
+    finally:
+        assert await asyncio.to_thread(free_play.heal, quiet) == 0
+    assert "✂ refuse" not in await asyncio.to_thread(told)
+
+
+def test_no_container_may_do_more_than_it_must(docker_compose_project_name: str) -> None:
+    """No capability, no new privilege, not root, a read-only root, memory and processes limited."""
+    containers = inspect(docker_compose_project_name)
+
+    assert len(containers) == 1 + 2 * (5 + 1 + 3)
+    for container in containers:
+        name, host = service(container), container["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert not host["CapAdd"], name
+        assert not host["Privileged"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert host["Memory"] > 0, name
+        assert host["PidsLimit"] > 0, name
+        assert container["Config"]["User"].partition(":")[0] not in ("", "0", "root"), name
+
+
+def test_ports_are_published_on_loopback_alone(docker_compose_project_name: str) -> None:
+    """Nobody on the network of this machine reaches a container."""
+    published = {
+        binding["HostIp"]
+        for container in inspect(docker_compose_project_name)
+        for bindings in (container["HostConfig"]["PortBindings"] or {}).values()
+        for binding in bindings
+    }
+
+    assert published == {"127.0.0.1"}
+
+
+def test_data_is_in_named_volumes(docker_compose_project_name: str) -> None:
+    """What a server must keep is in a volume of its name, and nothing else can be written to."""
+    for container in inspect(docker_compose_project_name):
+        name = service(container)
+        volumes = {mount["Name"] for mount in container["Mounts"]
+                   if mount["Type"] == "volume" and mount["RW"] and "data" in mount["Name"]}  # fmt: skip
+        if name.endswith("-app"):
+            owner = name.removesuffix("-app")
+            assert volumes == {f"{docker_compose_project_name}_{owner}-data"}, name
+
+
+async def test_redis_answers() -> None:
+    """Redis 8, or its stand-in, on its port and over a client's link."""
+    client = redis.asyncio.Redis(host="127.0.0.1", port=16379)
+    try:
+        assert await client.set("key", "value")
+        assert int((await client.info("server"))["redis_version"].split(".")[0]) >= 8
+    finally:
+        await client.aclose()
+
+
+async def in_sync(admin: AIOKafkaAdminClient, topic: str) -> int:
+    """How many replicas of the topic's one partition are in sync."""
+    (described,) = await admin.describe_topics([topic])
+    return len(described["partitions"][0]["isr"])
+
+
+async def test_three_brokers_lose_one_and_get_it_back(
+    docker_services: Services, docker_compose_project_name: str
+) -> None:
+    """A killed broker is done without; started again, it comes back into the replicas in sync."""
+    app = f"{docker_compose_project_name}-kafka-2-app-1"
+    admin = AIOKafkaAdminClient(bootstrap_servers=BROKERS)
+    await until(lambda: _starts(admin), READY_WITHIN_S, "a broker answers")
+    producer = AIOKafkaProducer(bootstrap_servers=BROKERS, acks="all", retry_backoff_ms=100)
+    try:
+        await until(lambda: _brokers(admin), READY_WITHIN_S, "three brokers")
+        await admin.create_topics([NewTopic("events", 1, 3)])
+        await until(lambda: _all_in_sync(admin), READY_WITHIN_S, "three replicas in sync")
+        await producer.start()
+        await producer.send_and_wait("events", b"with three")
+
+        subprocess.run(["docker", "kill", app], capture_output=True, check=True)
+        await producer.send_and_wait("events", b"with two")
+        assert await in_sync(admin, "events") <= 3
+
+        subprocess.run(["docker", "start", app], capture_output=True, check=True)
+        await until(lambda: _all_in_sync(admin), READY_WITHIN_S, "the third is in sync again")
+        await producer.send_and_wait("events", b"with three again")
+        assert await _read("events", 3) == [b"with three", b"with two", b"with three again"]
+    finally:
+        await producer.stop()
+        await admin.close()
+
+
+async def _starts(admin: AIOKafkaAdminClient) -> bool:
+    try:
+        await admin.start()
+    except OSError:
+        return False
+    except Exception as error:
+        if "KafkaConnectionError" in type(error).__name__:
+            return False
+        raise
+    return True
+
+
+async def _brokers(admin: AIOKafkaAdminClient) -> bool:
+    return len((await admin.describe_cluster())["brokers"]) == 3
+
+
+async def _all_in_sync(admin: AIOKafkaAdminClient) -> bool:
+    return await in_sync(admin, "events") == 3
+
+
+async def _read(topic: str, count: int) -> list[bytes]:
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=BROKERS, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            return [(await consumer.getone()).value for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
+def test_a_set_up_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """pytest-docker's first pitfall: its set-up runs outside its `try`."""
+    require_engine()
+    file = tmp_path / "compose.json"
+    good = {"image": free_play.os.environ["FAULTLINE_IMAGE"], "entrypoint": ["sleep", "60"],
+            "pull_policy": "never"}  # fmt: skip
+    bad = {**good, "entrypoint": ["/no/such/program"], "depends_on": ["good"]}
+    file.write_text(json.dumps({"services": {"good": good, "bad": bad}}))
+    project = f"faultline-broken-{tmp_path.name.replace('_', '-')}"
+
+    with pytest.raises(Exception, match="no/such/program"):
+        services_of(file, project, tmp_path / "log").__enter__()
+
+    assert not left_in_engine(f"com.docker.compose.project={project}")
