@@ -1,4 +1,4 @@
-"""The Compose substrate: the contract, both ways in which a runner reaches its containers."""
+"""The Compose substrate: the contract, on both planes and both ways to reach a container."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from labs.harness.links.control import Link, LinkFault, LinksError
 from labs.harness.testbed import compose_owners
+from labs.harness.testbed.cluster import Cluster
 from labs.harness.testbed.compose import ComposeTestbed
+from labs.harness.testbed.compose_project import Plane
 from tests.compose.engine import TESTS_MOUNT, left_in_engine, require_engine
-from tests.harness.testbed.contract import SubstrateContract, hangs_up
+from tests.harness.testbed.contract import READY_WITHIN_S, SubstrateContract, get, hangs_up
+from tests.harness.testbed.members import a_nemesis
 
 pytestmark = pytest.mark.compose
 
@@ -19,11 +23,17 @@ class TestCompose(SubstrateContract):
     """Containers are dialled by their own addresses, if they can be reached by them."""
 
     published: bool | None = None
+    plane: Plane = "proxies"
 
     @pytest.fixture
     async def testbed(self, tmp_path: Path) -> AsyncIterator[ComposeTestbed]:
-        engine = require_engine()
-        testbed = ComposeTestbed(tmp_path, engine, mounts=TESTS_MOUNT, published=self.published)
+        testbed = ComposeTestbed(
+            tmp_path,
+            require_engine(),
+            mounts=TESTS_MOUNT,
+            published=self.published,
+            plane=self.plane,
+        )
         async with testbed:
             self.label = f"{compose_owners.RUN}={testbed.run}"
             yield testbed
@@ -41,3 +51,47 @@ class TestComposePublished(TestCompose):
 
     async def refuses(self, address: str) -> bool:
         return await hangs_up(address)
+
+
+class TestComposePackets(TestCompose):
+    """`FAULTS=packets`: no proxy between nodes, rules of nftables cut their links."""
+
+    plane: Plane = "packets"
+
+    async def test_a_cut_survives_kill_and_start(self, cluster: Cluster) -> None:
+        """The rules are in a namespace that outlives the node, at both ends of a link."""
+        await cluster.link_control.set({Link("n1", "n2"): LinkFault("blackhole")})
+        for node in ("n1", "n2"):
+            await cluster.kill(node)
+            await cluster.start(node)
+            await cluster.ready(READY_WITHIN_S)
+            with pytest.raises(TimeoutError):
+                await get(cluster, cluster.address("n1", "n2"), within_s=0.5)
+            assert (await get(cluster, cluster.address("n2", "n1")))["node"] == "n1"
+
+        await cluster.link_control.set({Link("n1", "n2"): None})
+        assert (await get(cluster, cluster.address("n1", "n2")))["node"] == "n2"
+
+    async def test_every_fault_that_packets_allow_is_felt(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        """The nemesis sees each bite where it should, nowhere else, and end with the heal."""
+        link = ("c1", "n1")
+        with a_nemesis(cluster, tmp_path) as nemesis:
+            for planned in (
+                nemesis.blackhole(link),
+                nemesis.drop(link, stream="response"),
+                nemesis.refuse(link),
+                nemesis.reset(link),
+                nemesis.partition([["n1"], ["n2", "n3"]], clients={"c1": "n1"}),
+            ):
+                async with planned as fault:
+                    assert await fault.felt(), fault.record
+                assert fault.record.felt, fault.record
+                assert fault.record.recovered, fault.record
+
+    async def test_what_packets_do_not_allow_is_refused(self, cluster: Cluster) -> None:
+        """Delay needs netem, which many kernels lack: refused, not pretended."""
+        fault = LinkFault("delay", time_ms=10)
+        with pytest.raises(LinksError, match="delay can.t be done to packets"):
+            await cluster.link_control.set({Link("c1", "n1"): fault})

@@ -70,7 +70,7 @@ def test_an_unknown_plane_is_refused(on: str) -> None:
     answer = labs("run", "partition", ON=on, FAULTS="pakets")
 
     assert answer.returncode == 2
-    assert "FAULTS 'pakets' is not known: did you mean packets?" in answer.stdout
+    assert "FAULTS 'pakets' is not known: did you mean packets" in answer.stdout
 
 
 @pytest.mark.parametrize(

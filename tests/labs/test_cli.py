@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+VARIABLES = ("ON", "SEED", "REPEAT", "NODES", "NEMESIS", "PREDICT", "FAULTS")
 
 
 def labs(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m labs` with `arguments`, in the repository, as make does."""
-    clean = {key: value for key, value in os.environ.items()
-             if key not in ("ON", "SEED", "REPEAT", "NODES", "NEMESIS", "PREDICT", "FAULTS")}  # fmt: skip
+    clean = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     return subprocess.run(
         [sys.executable, "-m", "labs", *arguments],
         cwd=ROOT,
