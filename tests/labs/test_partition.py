@@ -110,6 +110,7 @@ def test_the_story_ends_with_verdict_answer_and_path(
     assert "Verdict PASS" in output
     answer = " ".join(output.split("The 90-second answer")[1].split())
     assert f"{naive['lost']} acknowledged writes went with it" in answer
+    assert answer.index("They will ask next") < answer.index("What the toy leaves out")
 
 
 def test_without_the_fault_the_run_is_invalid() -> None:

@@ -18,9 +18,11 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 BROKER = "ADVERTISER_BROKER"
 LISTENERS = "ADVERTISER_LISTENERS"
+READY_FILE = "ADVERTISER_READY_FILE"
 FRAME_BYTES_MAX = 64 << 20
 WITH_ADDRESSES = frozenset({3, 10, 60})  # Metadata, FindCoordinator, DescribeCluster
 
@@ -99,8 +101,11 @@ def _address(text: str) -> Address:
     return host, int(port)
 
 
-async def serve(broker: Address, listeners: Mapping[Address, Address]) -> None:
-    """Serve until SIGTERM. `listeners`: where to listen, and what is advertised to who comes."""
+async def serve(broker: Address, listeners: Mapping[Address, Address], ready: Path) -> None:
+    """Serve until SIGTERM. `listeners`: where to listen, and what is advertised to who comes.
+
+    The file `ready` appears once all of them listen.
+    """
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     servers = []
@@ -115,19 +120,22 @@ async def serve(broker: Address, listeners: Mapping[Address, Address]) -> None:
             await Connection(broker, advertised).serve(reader, writer)
 
         servers.append(await asyncio.start_server(accept, *listen, reuse_port=True))
+    ready.touch()
     await stop.wait()
     for server in servers:
         server.close()
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """`ADVERTISER_BROKER`: host:port; `ADVERTISER_LISTENERS`: {"listen": "advertised"} as JSON."""
+    """Run it: `ADVERTISER_BROKER` is host:port, `ADVERTISER_LISTENERS` is JSON, an object of what
+    to advertise ("host:port") by where to listen, and `ADVERTISER_READY_FILE` a path."""
     listeners = json.loads(environ[LISTENERS])
     try:
         asyncio.run(
             serve(
                 _address(environ[BROKER]),
                 {_address(listen): _address(link) for listen, link in listeners.items()},
+                Path(environ[READY_FILE]),
             )
         )
     except OSError as error:

@@ -24,7 +24,14 @@ from types import TracebackType
 import aiohttp
 
 from labs.harness.links.control import Link, Links
-from labs.harness.testbed import execute, kafka_install, launcher, local_members, registry
+from labs.harness.testbed import (
+    advertiser,
+    execute,
+    kafka_install,
+    launcher,
+    local_members,
+    registry,
+)
 from labs.harness.testbed.cluster import Cluster, NodeExited, TestbedError
 from labs.harness.testbed.description import ClusterSpec, NodeSpec, State
 from labs.harness.testbed.launcher import MODULES, Launched
@@ -34,8 +41,8 @@ from labs.harness.testbed.waiting import until
 
 LINKS = "links"
 LINKS_MODULE = "labs.harness.links.server"
-EXECUTE_MODULE = "labs.harness.testbed.execute"
-ADVERTISER_MODULE = "labs.harness.testbed.advertiser"
+EXECUTE_MODULE = execute.__name__
+ADVERTISER_MODULE = advertiser.__name__
 LINKS_READY_WITHIN_S = 10.0
 ENDS_WITHIN_S = 5.0
 STOP_GRACE_S = 1.0
@@ -261,9 +268,19 @@ class LocalCluster(Cluster):
 
     async def _start_helper(self, name: str) -> None:
         settings = self._members[name].helper(self._addresses)
-        if settings is not None:
-            helper = f"{name}-advertiser"
-            await self._run(helper, ADVERTISER_MODULE, settings, self.logs(helper))
+        if settings is None:
+            return
+        helper = f"{name}-advertiser"
+        ready = self._data_directory(helper) / "ready"
+        settings[advertiser.READY_FILE] = str(ready)
+        await self._run(helper, ADVERTISER_MODULE, settings, self.logs(helper))
+
+        # Not part of the member's readiness, which is asked round the links and so round this.
+        def listening() -> bool:
+            self.check()
+            return ready.exists()
+
+        await until(listening, LINKS_READY_WITHIN_S, f"{helper} listens")
 
     async def _run(self, name: str, module: str, environment: dict[str, str], log: Path) -> None:
         process = self._processes[name] = Process(name, log)

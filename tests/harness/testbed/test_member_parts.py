@@ -23,7 +23,7 @@ from labs.harness.testbed.launcher import ROOT
 from labs.harness.testbed.local import LocalTestbed
 from labs.harness.testbed.ports import PortReservation
 from labs.harness.testbed.readiness import question, unready
-from tests.harness.testbed.contract import READY_WITHIN_S, refuses
+from tests.harness.testbed.contract import READY_WITHIN_S
 from tests.harness.testbed.members import a_nemesis, member_cluster
 from tests.harness.testbed.test_local import MODULES
 
@@ -173,7 +173,7 @@ def test_each_source_gets_a_listener_that_advertises_its_link() -> None:
     }
 
 
-async def test_the_advertiser_changes_addresses_alone() -> None:
+async def test_the_advertiser_changes_addresses_alone(tmp_path: Path) -> None:
     """A record that happens to hold the broker's address arrives as it was sent."""
     answered = b""
 
@@ -194,7 +194,8 @@ async def test_the_advertiser_changes_addresses_alone() -> None:
     async with serving(broker) as address:
         told = b"127.0.0.1" + struct.pack(">i", int(address.rpartition(":")[2]))
         answered = b"before" + told + b"after"
-        async with advertising(address, "127.0.0.1:4711") as link, asyncio.timeout(10):
+        ready = tmp_path / "ready"
+        async with advertising(address, "127.0.0.1:4711", ready) as link, asyncio.timeout(10):
             reader, writer = await asyncio.open_connection(*link)
             for api in (3, 10, 60):
                 true = b"before127.0.0.1" + struct.pack(">i", 4711) + b"after"
@@ -206,7 +207,7 @@ async def test_the_advertiser_changes_addresses_alone() -> None:
 
 
 @contextlib.asynccontextmanager
-async def advertising(broker: str, link: str) -> AsyncIterator[tuple[str, int]]:
+async def advertising(broker: str, link: str, ready: Path) -> AsyncIterator[tuple[str, int]]:
     """An advertiser before `broker`, as a process; gives where it listens."""
     ports = PortReservation()
     listen = ports.reserve("listener")
@@ -217,20 +218,17 @@ async def advertising(broker: str, link: str) -> AsyncIterator[tuple[str, int]]:
             "PYTHONPATH": str(ROOT),
             advertiser.BROKER: broker,
             advertiser.LISTENERS: json.dumps({listen: link}),
+            advertiser.READY_FILE: str(ready),
         },
     )
     try:
-        await until(lambda: _accepts(listen), 20, "the advertiser listens")
+        await until(ready.exists, 20, "the advertiser listens")
         host, _, port = listen.rpartition(":")
         yield host, int(port)
     finally:
         process.terminate()
         await process.wait()
         ports.close()
-
-
-async def _accepts(address: str) -> bool:
-    return not await refuses(address)
 
 
 # ------------------------------------------------------------------ which server there is

@@ -10,7 +10,7 @@ import pytest
 
 from labs.harness.testbed import kafka_install
 from labs.harness.testbed.description import MemberSpec
-from labs.harness.testbed.local import LocalTestbed
+from labs.harness.testbed.local import LocalCluster, LocalTestbed
 from labs.harness.testbed.registry import identify
 from tests.harness.testbed.contract import READY_WITHIN_S, refuses
 from tests.harness.testbed.members import (
@@ -67,4 +67,14 @@ class TestEmbeddedKafka(KafkaContract):
 
 @pytest.mark.usefixtures("apache_kafka")
 class TestApacheKafka(DurableKafkaContract):
-    pass
+    def test_make_kafka_again_has_nothing_to_do(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """It fetches once, and says where Kafka is."""
+        assert kafka_install.main() == 0
+        assert f"is here: {kafka_install.home()}" in capsys.readouterr().out
+
+    async def test_a_polite_stop_is_heard(self, cluster: LocalCluster) -> None:
+        """SIGTERM reaches the JVM itself: it closes its log in order, and ends with 143."""
+        await cluster.stop_node("kafka", grace_s=20)
+
+        assert cluster._processes["kafka"].exit_code in (0, 143)
+        assert "shut down completed" in cluster.logs("kafka").read_text()
