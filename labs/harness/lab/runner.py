@@ -70,7 +70,7 @@ async def _run(
         elapsed_s=round(time.monotonic() - began, 3),
         variants=[as_plain(result) for result in results.values()],
         faults=faults,
-        environment=describe(),
+        environment=describe() | ({"engine": str(options.engine)} if options.engine else {}),
     )
     join(directory, list(results))
     verdict.save(directory)
