@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -11,3 +13,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what happens now into the golden transcripts (tests/**/testdata/*.txt)",
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What this machine could not run is told in one line, beside pytest's line for each test."""
+    left_out = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and "left out" in report.longrepr[2]
+    ]
+    if left_out:
+        why = left_out[0].longrepr[2].removeprefix("Skipped: ")
+        terminalreporter.write_line(f"{len(left_out)} tests were left out here: {why}")

@@ -52,6 +52,22 @@ class TestComposePublished(TestCompose):
     async def refuses(self, address: str) -> bool:
         return await hangs_up(address)
 
+    async def test_every_fault_is_felt(self, cluster: Cluster, tmp_path: Path) -> None:
+        """Refused and reset are seen as what the relay makes of them: a connection that ends."""
+        link = ("c1", "n1")
+        with a_nemesis(cluster, tmp_path) as nemesis:
+            for planned in (
+                nemesis.blackhole(link),
+                nemesis.refuse(link),
+                nemesis.reset(link),
+                nemesis.kill("n1"),
+                nemesis.pause("n1"),
+            ):
+                async with planned as fault:
+                    assert await fault.felt(), fault.record
+                assert fault.record.felt, fault.record
+                assert fault.record.recovered, fault.record
+
 
 class TestComposePackets(TestCompose):
     """`FAULTS=packets`: no proxy between nodes, rules of nftables cut their links."""

@@ -46,6 +46,11 @@ class Cluster(ABC):
     directory: Path
 
     @property
+    def relayed(self) -> bool:
+        """Whether what the harness dials is a relay of the substrate's, which accepts first."""
+        return False
+
+    @property
     def nodes(self) -> tuple[str, ...]:
         return self.spec.node_names
 

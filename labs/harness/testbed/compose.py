@@ -163,6 +163,10 @@ class ComposeCluster(Cluster):
         self._names = {service: name for name, service in self._apps.items()}
         self._containers: Containers
 
+    @property
+    def relayed(self) -> bool:
+        return self._testbed.published
+
     # --- where things are
 
     @property
