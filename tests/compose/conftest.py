@@ -3,7 +3,7 @@
 - Its set-up runs outside its `try`: one that fails leaves containers and networks behind. Here all
   of it is within one.
 - It remembers ports, which change when a container with a random one is started again. Here they
-  are fixed, and lie where neither `make up` nor a lab has any.
+  are fixed for the session, and lie where neither `make up` nor a lab has any.
 - It stops each container with ten seconds of patience, and throws the logs away.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,17 +22,30 @@ from pytest_docker.plugin import Services, get_docker_services
 from labs.harness.testbed import compose_images, compose_owners, free_play
 from tests.compose.engine import ROOT, require_engine
 
-PORT_PREFIX = "18"
-PORTS = {
-    "PORT_PREFIX": PORT_PREFIX,
-    "REDIS_PORT": "16379",
-    "KAFKA_PORT": "19092",
-    "KAFKA_2_PORT": "19192",
-    "KAFKA_3_PORT": "19292",
-}
+# Below the ports that the kernel gives away, beside those of labs (20000 and up) and of `make up`.
+PREFIXES = range(10, 20)
 COMMAND = "docker compose --ansi never --progress quiet"
 SET_UP = "up --detach --no-build"
 CLEAN_UP = "--profile '*' down --volumes --timeout 0 --remove-orphans"
+
+
+def ports() -> dict[str, str]:
+    """Ports that nobody has, as the variables of compose.yaml."""
+    for prefix in PREFIXES:
+        wanted = {"REDIS_PORT": 379, "KAFKA_PORT": 92, "KAFKA_2_PORT": 192, "KAFKA_3_PORT": 292}
+        found = {name: prefix * 1000 + 500 + number for name, number in wanted.items()}
+        if all(map(_is_free, [*found.values(), prefix * 1000 + 1, prefix * 1000 + 100])):
+            return {"PORT_PREFIX": str(prefix), **{name: str(port) for name, port in found.items()}}
+    raise AssertionError(f"no ports are free from {PREFIXES[0]}000 to {PREFIXES[-1]}999")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -68,7 +82,7 @@ def docker_services(
     images = compose_images.prepare(("redis", "kafka"))
     owned = compose_owners.labels(docker_compose_project_name)
     settings = {
-        **PORTS,
+        **ports(),
         **free_play.environment("3", images),
         "COMPOSE_PROJECT_NAME": docker_compose_project_name,
         "FAULTLINE_RUN": owned[compose_owners.RUN],

@@ -21,12 +21,16 @@ from rich.console import Console
 from labs.harness.testbed import free_play
 from labs.harness.testbed.cluster import until
 from tests.compose.conftest import services_of
-from tests.compose.engine import left_in_engine, require_engine
+from tests.compose.engine import ROOT, left_in_engine, require_engine
 
 pytestmark = [pytest.mark.compose, pytest.mark.usefixtures("docker_services")]
 
-BROKERS = "127.0.0.1:19092,127.0.0.1:19192,127.0.0.1:19292"
 READY_WITHIN_S = 60.0
+
+
+def brokers() -> list[str]:
+    names = ("KAFKA_PORT", "KAFKA_2_PORT", "KAFKA_3_PORT")
+    return [f"127.0.0.1:{os.environ[name]}" for name in names]
 
 
 def docker(*words: str) -> None:
@@ -64,9 +68,13 @@ async def test_five_nodes_answer_and_replicate() -> None:
     async with aiohttp.ClientSession() as session:
         number = await leader(session)
         body = {"value": "hello"}
-        async with session.put(f"http://127.0.0.1:1810{number}/kv/greeting", json=body) as put:
+        over_c1, over_c2 = (
+            f"http://127.0.0.1:{free_play.port(client + number)}/kv/greeting"
+            for client in (100, 200)
+        )
+        async with session.put(over_c1, json=body) as put:
             assert put.status == 200, await put.text()
-        async with session.get(f"http://127.0.0.1:1820{number}/kv/greeting") as got:
+        async with session.get(over_c2) as got:
             assert (await got.json())["value"] == "hello"
 
 
@@ -112,6 +120,22 @@ def test_no_container_may_do_more_than_it_must(docker_compose_project_name: str)
         assert container["Config"]["User"].partition(":")[0] not in ("", "0", "root"), name
 
 
+def test_every_profile_is_held_to_the_same() -> None:
+    """Also what is not started here: places for load balancer, cache and consumer."""
+    command = ["docker", "compose", "--profile", "*", "config", "--format", "json"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    services = json.loads(shown)["services"]
+
+    assert {"load-balancer", "cache", "consumer"} <= set(services)
+    for name, each in services.items():
+        assert each["read_only"], name
+        assert each["cap_drop"] == ["ALL"], name
+        assert each["security_opt"] == ["no-new-privileges:true"], name
+        assert int(each["mem_limit"]) > 0, name
+        assert each["pids_limit"] > 0, name
+        assert all(port["host_ip"] == "127.0.0.1" for port in each.get("ports", [])), name
+
+
 def test_ports_are_published_on_loopback_alone(docker_compose_project_name: str) -> None:
     """Nobody on the network of this machine reaches a container."""
     published = {
@@ -137,7 +161,7 @@ def test_data_is_in_named_volumes(docker_compose_project_name: str) -> None:
 
 async def test_redis_answers() -> None:
     """Redis 8, or its stand-in, on its port and over a client's link."""
-    client = redis.asyncio.Redis(host="127.0.0.1", port=16379)
+    client = redis.asyncio.Redis(host="127.0.0.1", port=int(os.environ["REDIS_PORT"]))
     try:
         assert await client.set("key", "value")
         assert int((await client.info("server"))["redis_version"].split(".")[0]) >= 8
@@ -145,18 +169,12 @@ async def test_redis_answers() -> None:
         await client.aclose()
 
 
-async def in_sync(admin: AIOKafkaAdminClient, topic: str) -> int:
-    """How many replicas of the topic's one partition are in sync."""
-    (described,) = await admin.describe_topics([topic])
-    return len(described["partitions"][0]["isr"])
-
-
 async def test_three_brokers_lose_one_and_get_it_back(docker_compose_project_name: str) -> None:
     """A killed broker is done without; started again, it comes back into the replicas in sync."""
     app = f"{docker_compose_project_name}-kafka-2-app-1"
-    admin = AIOKafkaAdminClient(bootstrap_servers=BROKERS)
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers())
     await until(lambda: _starts(admin), READY_WITHIN_S, "a broker answers")
-    producer = AIOKafkaProducer(bootstrap_servers=BROKERS, enable_idempotence=True)
+    producer = AIOKafkaProducer(bootstrap_servers=brokers(), enable_idempotence=True)
     try:
         await until(lambda: _brokers(admin), READY_WITHIN_S, "three brokers")
         await admin.create_topics([NewTopic("events", 1, 3)])
@@ -190,7 +208,12 @@ async def _brokers(admin: AIOKafkaAdminClient) -> bool:
 
 
 async def _all_in_sync(admin: AIOKafkaAdminClient) -> bool:
-    return await in_sync(admin, "events") == 3
+    """Whether the topic's one partition is on three brokers, as one that can be asked says."""
+    try:
+        (described,) = await admin.describe_topics(["events"])
+    except KafkaError:  # it asked the one that has just been killed, or is not back yet
+        return False
+    return len(described["partitions"][0]["isr"]) == 3
 
 
 async def _sends(producer: AIOKafkaProducer, value: bytes) -> bool:
@@ -203,7 +226,7 @@ async def _sends(producer: AIOKafkaProducer, value: bytes) -> bool:
 
 async def _read(topic: str, last: bytes) -> list[bytes]:
     """The values from the beginning to the first `last`."""
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=BROKERS, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=brokers(), auto_offset_reset="earliest")
     await consumer.start()
     values: list[bytes] = []
     try:

@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -235,8 +235,8 @@ class ComposeCluster(Cluster):
             self._testbed.labels,
         )
 
-    async def ready(self, within_s: float = 10.0, nodes: object = None) -> None:
-        await super().ready(within_s, nodes)  # type: ignore[arg-type]
+    async def ready(self, within_s: float = 10.0, nodes: Iterable[str] | None = None) -> None:
+        await super().ready(within_s, nodes)
         await self._containers.save_logs()
 
     async def stop(self) -> None:
