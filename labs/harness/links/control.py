@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from labs.harness.links.fault import Link, LinkFault, LinkStats
+from labs.harness.links.proxy import CONNECT_WITHIN_S
 from labs.harness.links.server import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
@@ -76,16 +77,20 @@ class Links:
         host: str = "127.0.0.1",
         ports: Mapping[Link, int] | None = None,
         seed: int = 0,
+        connect_within_s: float = CONNECT_WITHIN_S,
     ) -> dict[Link, str]:
         """Open links to `targets` ("host:port"); returns where each one listens.
 
-        All or none. `ports` fixes some of the ports; `seed` seeds the jitter.
+        All or none. `ports` fixes some of the ports; `seed` seeds the jitter; a target that takes
+        longer than `connect_within_s` is given up, and the caller reset.
         """
         links = [
             {"src": link.src, "dst": link.dst, "target": target, "port": (ports or {}).get(link, 0)}
             for link, target in targets.items()
         ]
-        answer = await self._ask("open", links=links, host=host, seed=seed)
+        answer = await self._ask(
+            "open", links=links, host=host, seed=seed, connect_within_s=connect_within_s
+        )
         return {Link(src, dst): listen for src, dst, listen in answer["listen"]}
 
     async def set(self, faults: Mapping[Link, LinkFault | None]) -> None:

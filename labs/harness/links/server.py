@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from labs.harness.links.fault import Link, LinkFault
-from labs.harness.links.proxy import LinkProxy
+from labs.harness.links.proxy import CONNECT_WITHIN_S, LinkProxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +60,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     command: str
     host: str = "127.0.0.1"
     seed: int = 0
+    connect_within_s: float = CONNECT_WITHIN_S
     links: list[dict[str, Any]] = []
 
 
@@ -115,7 +116,7 @@ class LinkServer:
         try:
             for link, (target, listen) in addresses.items():
                 chance = random.Random(f"{request.seed} {link}")
-                opened[link] = LinkProxy(link, target, listen, chance)
+                opened[link] = LinkProxy(link, target, listen, chance, request.connect_within_s)
                 ports[link] = opened[link].open()
         except OSError:
             for proxy in opened.values():

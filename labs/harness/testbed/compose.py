@@ -23,8 +23,7 @@ from types import TracebackType
 
 import aiohttp
 
-from labs.harness.links.control import LinkControl, Links, LinksError
-from labs.harness.links.packets import PacketLinks
+from labs.harness.links.control import LinkControl
 from labs.harness.testbed import (
     compose_command,
     compose_images,
@@ -35,8 +34,8 @@ from labs.harness.testbed import (
 from labs.harness.testbed.cluster import Cluster, TestbedError
 from labs.harness.testbed.compose_containers import NO_LOG, Containers
 from labs.harness.testbed.compose_engine import Engine
+from labs.harness.testbed.compose_links import OpenLinks
 from labs.harness.testbed.compose_project import (
-    LINKS,
     Images,
     Layout,
     Place,
@@ -45,11 +44,8 @@ from labs.harness.testbed.compose_project import (
     as_text,
     volume,
 )
-from labs.harness.testbed.compose_shell import Shell
 from labs.harness.testbed.description import ClusterSpec, State
-from labs.harness.testbed.waiting import until
 
-CONTROL_WITHIN_S = 20.0
 STOP_GRACE_S = 1.0
 PLACES_TRIED = 10
 # What tells its version, where in the answer, and what it is called.
@@ -156,8 +152,7 @@ class ComposeCluster(Cluster):
         self._slot = ExitStack()
         self._stopped = False
         self._session: aiohttp.ClientSession | None = None
-        self._link_control: LinkControl | None = None
-        self._shells: list[Shell] = []
+        self._links: OpenLinks | None = None
         self._flavours: dict[str, str] = {}
         self._apps = {name: app(name) for name in (*self.nodes, *self.members)}
         self._names = {service: name for name, service in self._apps.items()}
@@ -177,8 +172,8 @@ class ComposeCluster(Cluster):
 
     @property
     def link_control(self) -> LinkControl:
-        assert self._link_control is not None, "the cluster was started"
-        return self._link_control
+        assert self._links is not None, "the cluster was started"
+        return self._links.control
 
     def address(self, client: str, node: str) -> str:
         return self.layout.outside(client, node)
@@ -246,10 +241,8 @@ class ComposeCluster(Cluster):
         try:
             await self._end_all()
         finally:
-            if self._link_control:
-                await self._link_control.close()
-            for shell in self._shells:
-                await shell.close()
+            if self._links:
+                await self._links.close()
             if self._session:
                 await self._session.close()
             await self._take_down()
@@ -290,9 +283,8 @@ class ComposeCluster(Cluster):
         else:
             raise TestbedError(f"the Docker engine refused {PLACES_TRIED} networks, one by one")
         await self._containers.find()
-        self._link_control, self._flavours = await asyncio.gather(
-            self._open_links(), self._learn_flavours()
-        )
+        self._links = OpenLinks(self.layout, self._containers, self.check)
+        _, self._flavours = await asyncio.gather(self._links.open(), self._learn_flavours())
 
     async def _bring_up(self, place: Place) -> None:
         self.layout = Layout(self.spec, place, self._testbed.plane)
@@ -308,64 +300,6 @@ class ComposeCluster(Cluster):
         self._containers = Containers(self.project, logs)
         await self._containers.watch()
         await compose_command.up(self.project, self.directory / "compose.json")
-
-    async def _open_links(self) -> LinkControl:
-        """The proxies of all links listen; with packets, their rules are laid as well."""
-        relays = dict(zip(
-            self.layout.relays,
-            await asyncio.gather(*map(self._connect, self.layout.relays)),
-            strict=True,
-        ))  # fmt: skip
-        try:
-            await asyncio.gather(*(self._open_relay(*each) for each in relays.items()))
-            if self.layout.plane == "proxies":
-                return relays[LINKS]
-            return await self._packet_links(relays)
-        except BaseException:
-            for links in relays.values():
-                await links.close()
-            raise
-
-    async def _open_relay(self, relay: str, control: Links) -> None:
-        mine = [link for link in self.links if self.layout.relay(link) == relay]
-        targets = {link: self.layout.target(link) for link in mine}
-        ports = {link: self.layout.link_port(link) for link in mine}
-        await control.open(targets, host="0.0.0.0", ports=ports)
-
-    async def _packet_links(self, relays: dict[str, Links]) -> LinkControl:
-        shells = dict(zip(
-            relays, await asyncio.gather(*map(self._containers.shell, relays)), strict=True
-        ))  # fmt: skip
-        self._shells = list(shells.values())
-
-        async def nft(source: str, script: str) -> str:
-            return await shells[source].run("nft --json --file -", script)
-
-        targets = {link: self.layout.target(link) for link in self.links}
-        links = PacketLinks(nft, relays, targets)
-        await links.open()
-        return links
-
-    async def _connect(self, relay: str) -> Links:
-        """The control of the proxies in `relay`, as soon as they listen."""
-        host, _, port = self.layout.control(relay).rpartition(":")
-
-        async def connected() -> Links | None:
-            self.check()
-            try:
-                links = await Links.connect(host, int(port), within_s=5.0)
-            except LinksError:
-                return None
-            try:
-                await links.stats()  # a published port accepts before anybody listens behind it
-            except LinksError:
-                await links.close()
-                return None
-            return links
-
-        links = await until(connected, CONTROL_WITHIN_S, "the link proxies listen")
-        assert links is not None
-        return links
 
     async def _learn_flavours(self) -> dict[str, str]:
         """Ask each member's own files what they are: a tag says little, a stand-in's nothing."""
