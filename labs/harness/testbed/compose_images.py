@@ -21,6 +21,8 @@ SOURCES = ("Dockerfile", ".dockerignore", "requirements.lock", "services", "labs
 PULL_WITHIN_S = 120.0
 BUILD_WITHIN_S = 300.0
 REMEDY = "make images-offline"
+LABEL = "faultline.image"
+KEPT_FOR = "24h"
 OWN = ("faultline/service:", "faultline/packets:")
 
 Tell = Callable[[str], None]
@@ -100,10 +102,18 @@ def _project(target: str, here: dict[str, str], tell: Tell) -> str:
     if tag not in here:
         tell(f"building {tag} on {python} …")
         command = ["docker", "build", "--quiet", "--target", target, "--tag", tag]
-        command += ["--build-arg", f"PYTHON_IMAGE={python}", str(ROOT)]
-        _run(command, BUILD_WITHIN_S, f"the image {tag} can't be built")
+        command += ["--label", f"{LABEL}={target}", "--build-arg", f"PYTHON_IMAGE={python}"]
+        _run([*command, str(ROOT)], BUILD_WITHIN_S, f"the image {tag} can't be built")
+        _forget_old_ones()
         here[tag] = _identity(tag)
     return tag
+
+
+def _forget_old_ones() -> None:
+    """Images of yesterday's sources; those that a container uses stay."""
+    filters = ["--filter", f"label={LABEL}", "--filter", f"until={KEPT_FOR}"]
+    command = ["docker", "image", "prune", "--all", "--force", *filters]
+    subprocess.run(command, capture_output=True, check=False)
 
 
 def _sources(root: Path) -> list[Path]:
