@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import pytest
@@ -13,6 +14,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what happens now into the golden transcripts (tests/**/testdata/*.txt)",
     )
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches what the tests start, as in a terminal.
+
+    A shell's background jobs ignore it, and so would everything that such a suite starts.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
