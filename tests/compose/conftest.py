@@ -61,6 +61,12 @@ def services_of(file: Path, project: str, logs: Path) -> Iterator[Services]:
         subprocess.run(down, capture_output=True, check=False)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the session's services comes last: three idle brokers disturb whoever measures."""
+    items.sort(key=lambda item: "docker_services" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def docker_compose_file() -> Path:
     return ROOT / "compose.yaml"

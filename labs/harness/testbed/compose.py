@@ -325,14 +325,23 @@ class ComposeCluster(Cluster):
         await self._containers.save_logs()
 
     async def _take_down(self) -> None:
-        """Remove containers, network and volumes, and make sure of it."""
+        """Remove containers, network and volumes, and make sure of it. Raises TestbedError."""
+        lost = None
         if hasattr(self, "_containers"):
+            lost = self._containers.lost
             await self._containers.close()
         file = self.directory / "compose.json"
         self._testbed.left_over = True
         try:
-            if file.exists():
-                await compose_command.down(self.project, file)
-        finally:
-            await asyncio.to_thread(compose_command.remove_left_overs, self.project)
+            try:
+                if file.exists():
+                    await compose_command.down(self.project, file)
+            finally:
+                await asyncio.to_thread(compose_command.remove_left_overs, self.project)
+        except TestbedError as error:
+            if lost is None:
+                raise
+            raise TestbedError(
+                f"{lost}; what it has left of this run, the next one or make clean removes"
+            ) from error
         self._testbed.left_over = False

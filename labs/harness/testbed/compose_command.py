@@ -47,7 +47,10 @@ def remove_left_overs(project: str) -> None:
     try:
         compose_owners.remove(f"{PROJECT}={project}")
     except (OSError, subprocess.SubprocessError) as error:
-        raise TestbedError(f"{project} can't be removed: {error}") from error
+        raise TestbedError(
+            f"{project} can't be removed, the Docker engine does not answer; "
+            "the next run, or make clean, removes it"
+        ) from error
 
 
 async def _compose(project: str, file: Path, within_s: float, *words: str) -> tuple[int, str]:
