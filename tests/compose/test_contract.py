@@ -44,9 +44,23 @@ class TestCompose(SubstrateContract):
         assert not left_in_engine(self.label)
 
 
-class TestComposePublished(TestCompose):
+class LinksAndFaults(TestCompose):
+    """Of the contract what depends on how links are made and dialled; the rest is the engine's."""
+
+    __test__ = False
+    test_a_polite_stop_lets_the_node_finish = None
+    test_wipe_refuses_while_the_node_lives = None
+    test_impossible_changes_are_refused = None
+    test_statuses_and_primaries_are_the_nodes_own_words = None
+    test_one_nodes_clock_is_set = None
+    test_a_node_that_ends_by_itself_is_told = None
+    test_clusters_one_after_another_do_not_mix = None
+
+
+class TestComposePublished(LinksAndFaults):
     """As on Docker Desktop: through ports published on 127.0.0.1, whose relay accepts first."""
 
+    __test__ = True
     published = True
 
     async def refuses(self, address: str) -> bool:
@@ -69,9 +83,10 @@ class TestComposePublished(TestCompose):
                 assert fault.record.recovered, fault.record
 
 
-class TestComposePackets(TestCompose):
+class TestComposePackets(LinksAndFaults):
     """`FAULTS=packets`: no proxy between nodes, rules of nftables cut their links."""
 
+    __test__ = True
     plane: Plane = "packets"
 
     async def test_a_node_is_told_its_place(self, cluster: Cluster) -> None:

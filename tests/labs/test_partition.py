@@ -140,8 +140,9 @@ def left_overs(runner: int) -> list[str]:
     processes = subprocess.run(["ps", "-axww", "-o", "pid=,command="],
                                capture_output=True, text=True, check=True).stdout  # fmt: skip
     mine = [line for line in processes.splitlines() if f'"runner": {runner}' in line]
-    directories = [str(path) for path in Path(tempfile.gettempdir()).rglob(f"*{runner}-*")
-                   if "faultline" in str(path)]  # fmt: skip
+    # Not all of the temporary directory: what others have there comes and goes while one looks.
+    directories = [str(path) for own in Path(tempfile.gettempdir()).glob("faultline*")
+                   for path in [own, *own.rglob("*")] if f"{runner}-" in path.name]  # fmt: skip
     return mine + directories
 
 
