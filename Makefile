@@ -13,7 +13,7 @@ FAULTS ?=
 export ON SEED REPEAT NODES FAULTS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs doctor clean test sim lint types bench lock kafka \
+.PHONY: help setup labs doctor clean test sim lint types bench bench-checkers lock kafka \
 	up status cut heal logs down images-offline engine
 
 help: ## this list
@@ -94,6 +94,9 @@ lint: $(VENV)/.test ## style and types
 
 bench: $(VENV)/.run ## throughput and latency, as ratios to peers measured in the same run
 	@$(RUN) bench
+
+bench-checkers: $(VENV)/.run ## the checkers beside porcupine, where Go is here [QUICK=1]
+	@$(VENV)/bin/python -m labs.harness.checkers.bench $(if $(QUICK),--quick)
 
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.checkers.seeds import COMMAND
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -35,3 +37,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if left_out:
         why = left_out[0].longrepr[2].removeprefix("Skipped: ")
         terminalreporter.write_line(f"{len(left_out)} tests were left out here: {why}")
+
+
+def pytest_report_header() -> str:
+    """The seed is told even when everything holds: a history that was lucky can be had again."""
+    return f"random histories: {COMMAND}"
