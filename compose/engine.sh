@@ -40,10 +40,6 @@ apt_directory() {
       sed "s/$own/$SUITE/g" "$file" >"$directory/parts/next-$(basename "$file")"
     fi
   done
-  [ -e "$directory/parts/sources.list" ] || : # sources.list itself is copied among the parts
-  for file in "$directory"/parts/*-sources.list; do
-    if [ -e "$file" ] && grep -q '^Types:' "$file"; then mv "$file" "${file%.list}.sources"; fi
-  done
   cat >"$directory/preferences" <<PIN
 Package: *
 Pin: release n=$SUITE*
@@ -80,7 +76,7 @@ start_engine() {
     systemctl start docker
   else
     say "starting dockerd, log: $LOG"
-    setsid nohup dockerd --pidfile /run/docker.pid >>"$LOG" 2>&1 </dev/null &
+    setsid nohup dockerd >>"$LOG" 2>&1 </dev/null &
     echo $! >"$PIDFILE"
   fi
   local tenths=0

@@ -19,10 +19,10 @@ export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 SUITE=trixie
 HERE=$(cd "$(dirname "$0")" && pwd)
 CACHE=${FAULTLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/faultline}
-# Part of the tarballs' names: what is built differently is another file.
-RECIPE=$(cat "$HERE/images-offline.sh" "$HERE"/kafka/*.sh "$HERE/../labs/harness/testbed/kafka-pom.xml" |
-  sha256sum | cut -c1-12)
 CA=/etc/ssl/certs/ca-certificates.crt
+# Part of the tarballs' names: what is built differently is another file.
+RECIPE=$(cat "$HERE/images-offline.sh" "$HERE"/kafka/*.sh "$HERE/../labs/harness/testbed/kafka-pom.xml" $CA |
+  sha256sum | cut -c1-12)
 KAFKA=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$HERE/../labs/harness/testbed/kafka_install.py")
 SLIM=()
 for path in doc man locale info; do SLIM+=("--dpkgopt=path-exclude=/usr/share/$path/*"); done
@@ -59,6 +59,7 @@ debootstrap_into() { # TARBALL PACKAGES [more options of mmdebstrap …]
     --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/log/*' \
     "$SUITE" "$work/root.tar" "$work/$SUITE.sources"
   mv "$work/root.tar" "$tarball.new"
+  rm -f "${tarball%-*}"-*.tar # of earlier recipes
   mv "$tarball.new" "$tarball"
   rm -rf "$work"
   trap - EXIT
