@@ -116,9 +116,11 @@ class Layout:
     def inside(self, src: str, dst: str) -> str:
         """Where a container of `src` dials `dst`: its link."""
         link = Link(src, dst)
-        if self.plane == "packets":
+        if self.plane == "packets" and not self._is_kafka(dst):
             return self.target(link)
-        return f"{self.ip(LINKS)}:{self._link_ports[link]}"
+        # A Kafka broker advertises one address to whoever comes over a link, node or runner: with
+        # packets that of the relay in the source's own pod, which both can dial.
+        return f"{self.ip(self.relay(link))}:{self._link_ports[link]}"
 
     def outside(self, src: str, dst: str) -> str:
         """Where the runner dials `dst` over the link of `src`."""
@@ -131,7 +133,7 @@ class Layout:
 
     def target_port(self, link: Link) -> int:
         """The port behind a link: a Kafka broker has one for each source."""
-        if link.dst in self.spec.member_names and self.spec.member(link.dst).kind == "kafka":
+        if self._is_kafka(link.dst):
             return KAFKA_LISTENERS + self.spec.links_to(link.dst).index(link)
         return self.port(link.dst)
 
@@ -147,6 +149,9 @@ class Layout:
         if name not in self.spec.member_names:
             return NODE_PORT
         return REDIS_PORT if self.spec.member(name).kind == "redis" else KAFKA_PORT
+
+    def _is_kafka(self, name: str) -> bool:
+        return name in self.spec.member_names and self.spec.member(name).kind == "kafka"
 
     def _reach(self, container: str, port: int) -> str:
         if self.place.ports is None:
