@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.simulation.bugs import BUGS, CORRECT
+from tests.simulation.bugs import CORRECT
 from tests.simulation.cluster import Trace
-from tests.simulation.runner import PROTOCOLS, Failure, run_one, simulate
+from tests.simulation.runner import PLANTED, PROTOCOLS, Failure, planted, run_one, simulate
 
 CHUNK = 10
 
@@ -36,7 +36,10 @@ def _results(
 def _tell(failure: Failure) -> None:
     trace = Trace(kept=40)
     again = simulate(
-        failure.seed, BUGS.get(failure.bug, CORRECT), protocol=failure.protocol, trace=trace
+        failure.seed,
+        planted(failure.protocol, failure.bug),
+        protocol=failure.protocol,
+        trace=trace,
     )
     print("the last steps:")
     for line in trace.lines:
@@ -52,9 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="raft")
     parser.add_argument("--runs", type=int, default=1_000, help="how many seeds")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--bug", choices=sorted(BUGS), default=CORRECT.name, help="planted bug")
+    parser.add_argument("--bug", default=CORRECT.name, help="planted bug of that protocol")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     chosen = parser.parse_args(arguments)
+    bugs = {CORRECT.name, *PLANTED[chosen.protocol]}
+    if chosen.bug not in bugs:
+        parser.error(f"--bug of {chosen.protocol} is one of {', '.join(sorted(bugs))}")
     if chosen.runs < 1 or chosen.processes < 1:
         parser.error("--runs and --processes must be at least 1")
     work = (

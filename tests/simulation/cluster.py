@@ -245,7 +245,7 @@ class Cluster:
         if not node.up:
             return
         self.tell(node, "crashes")
-        node.up = False
+        node.up = node.paused = False  # who is dead is not resumed
         node.incarnation += 1
         node.disk.crash(self.random)
 

@@ -7,16 +7,33 @@ Method: everything in a run comes from its seed; so a seed and a planted bug nam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tests.simulation.bugs import BUGS, CORRECT, Bug
+from tests.simulation.bugs import BUGS, CORRECT
 from tests.simulation.cluster import Trace, Violation
-from tests.simulation.raft import Outcome, RaftRun
+from tests.simulation.raft import RaftRun
+from tests.simulation.viewstamped import ViewstampedRun
+from tests.simulation.zoo import viewstamped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-PROTOCOLS = {"raft": RaftRun}
+PROTOCOLS: dict[str, Callable[..., Any]] = {"raft": RaftRun, "viewstamped": ViewstampedRun}
+
+
+class Bug(Protocol):
+    """What is planted: a dataclass of the protocol's own zoo."""
+
+    @property
+    def name(self) -> str: ...
+
+
+PLANTED: dict[str, Mapping[str, Bug]] = {"raft": BUGS, "viewstamped": viewstamped.BUGS}
+
+
+def planted(protocol: str, name: str) -> Bug:
+    return PLANTED[protocol].get(name, CORRECT)
+
 
 INVARIANTS = (
     "election safety",
@@ -57,8 +74,8 @@ class Failure:
 
 def simulate(
     seed: int, bug: Bug = CORRECT, *, protocol: str = "raft", trace: Trace | None = None
-) -> Outcome | Failure:
-    """One seed. Any exception is a finding: nothing that a network does may raise one."""
+) -> Any:
+    """The run's Outcome, or a Failure: any exception, for nothing that a network does may raise."""
     try:
         return PROTOCOLS[protocol](seed, bug, trace).run()
     except Violation as violation:
@@ -75,21 +92,23 @@ def simulate(
 def run_one(work: tuple[str, int, str]) -> Failure | None:
     """`simulate` by names, for another process."""
     protocol, seed, bug = work
-    result = simulate(seed, BUGS.get(bug, CORRECT), protocol=protocol)
+    result = simulate(seed, planted(protocol, bug), protocol=protocol)
     return result if isinstance(result, Failure) else None
 
 
-def first_failure(seeds: Iterable[int], bug: Bug = CORRECT) -> Failure | None:
+def first_failure(
+    seeds: Iterable[int], bug: Bug = CORRECT, *, protocol: str = "raft"
+) -> Failure | None:
     for seed in seeds:
-        result = simulate(seed, bug)
+        result = simulate(seed, bug, protocol=protocol)
         if isinstance(result, Failure):
             return result
     return None
 
 
-def digest(seed: int, bug: Bug = CORRECT) -> str:
+def digest(seed: int, bug: Bug = CORRECT, *, protocol: str = "raft") -> str:
     """Of every line of the run's trace: two runs that have the same did the same."""
     trace = Trace()
-    result = simulate(seed, bug, trace=trace)
+    result = simulate(seed, bug, protocol=protocol, trace=trace)
     trace.add(str(result))
     return trace.digest()
