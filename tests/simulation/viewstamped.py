@@ -12,11 +12,15 @@ the protocol promises to survive.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
-from services.protocols.core import Entry, Event, Ready, Snapshot
+from services.protocols.core import Core, Entry, Event, Ready, Snapshot
+from services.protocols.sessions import SessionTable
 from services.protocols.viewstamped import Limits, Status, Viewstamped
 from services.protocols.viewstamped.messages import ViewState
 from tests.simulation.bugs import Bug as RaftBug
@@ -33,6 +37,7 @@ MATCHING = "log matching"
 SURVIVES = "committed operations survive into all later views"
 SAFETY = "state-machine safety"
 ACKNOWLEDGED = "acknowledged, never lost"
+ONCE = "a retry is carried out once"
 DURABILITY = "durability"
 CONVERGENCE = "convergence"
 INVARIANTS = (
@@ -42,10 +47,62 @@ INVARIANTS = (
     SURVIVES,
     SAFETY,
     ACKNOWLEDGED,
+    ONCE,
     "linearizable reads",
     DURABILITY,
     CONVERGENCE,
 )
+
+
+class ClientTableMachine(Machine):
+    """A machine that knows a retry (sessions.py); the command is its own idempotency key."""
+
+    def __init__(self, *, table: bool) -> None:
+        super().__init__()
+        self._sessions = SessionTable(capacity=100_000) if table else None
+        self._effective: dict[str, None] = {}
+
+    def apply(self, entry: Entry) -> None:
+        command = entry.command.decode()
+        if self._sessions is not None:
+            if self._sessions.lookup(command, command) is not None:
+                super().apply(Entry(entry.index, entry.term, b""))
+                return
+            self._sessions.record(command, command, entry.index)
+        super().apply(entry)
+        if command in self._effective:
+            raise Violation(ONCE, f"{command!r} is carried out again at {entry.index}")
+        self._effective[command] = None
+
+    def snapshot(self) -> bytes:
+        table = self._sessions.to_plain() if self._sessions is not None else None
+        return json.dumps([self.values, list(self._effective), table]).encode()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.values, effective, table = json.loads(snapshot.data)
+        self._effective = dict.fromkeys(effective)
+        self._sessions = SessionTable.from_plain(table) if table is not None else None
+        self.applied_index = snapshot.last_index
+
+
+class RetryingWorkload(Workload):
+    """Clients that got no answer try again, mostly elsewhere."""
+
+    retries = 0.15
+
+    def write(self, node: Node) -> tuple[int, int]:
+        unanswered = list(self._waiting.values())
+        if not unanswered or self.random.random() >= self.retries:
+            return super().write(node)
+        command = self.random.choice(unanswered)
+
+        def propose(core: Core) -> tuple[int, int]:
+            index, term = core.propose(command)
+            self._waiting[node.name, node.incarnation, index, term] = command
+            return index, term
+
+        proposed: tuple[int, int] = self.cluster.input(node, propose)
+        return proposed
 
 
 @dataclass(slots=True)
@@ -60,8 +117,9 @@ class Commitment:
 class ViewstampedInvariants:
     """Implements `cluster.Observer`."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_machine: Callable[[], Machine]) -> None:
         self.cluster: Cluster
+        self._make_machine = make_machine
         self.primaries: dict[int, tuple[str, int]] = {}  # view → replica and incarnation
         self.entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
         self.committed: list[Commitment] = []  # at position op-number - 1
@@ -119,7 +177,7 @@ class ViewstampedInvariants:
             raise Violation(SAFETY, f"{node.name} restores another state than the log's at {index}")
 
     def state_at(self, index: int) -> dict[str, str]:
-        machine = Machine()
+        machine = self._make_machine()
         for position, known in enumerate(self.committed[:index], 1):
             machine.apply(Entry(position, known.view, known.command))
         return machine.values
@@ -193,6 +251,8 @@ class ViewstampedNemesis(Nemesis):
     def __init__(self, random: Random, *, drift: float, wipes: bool) -> None:
         super().__init__(random, drift=drift)
         self.wipes = wipes
+        self.wiped: dict[str, None] = {}
+        self.amnesia = random.choice((0.0, 0.0, 0.0, 0.7)) if wipes else 0.0
         if wipes and random.random() < 0.5:
             self.faults += [random.choice(("wipe", "wipe_leader"))] * random.choice((1, 2, 6))
 
@@ -202,17 +262,21 @@ class ViewstampedNemesis(Nemesis):
             return
         if event.name == "start_view_change" and self.random.random() < self.exile / 2:
             self._cut_off_leader(besides=node)
+        elif event.name == "enter_view" and self.random.random() < self.amnesia:
+            # Its DOVIEWCHANGE is under way: does it keep what that promises?
+            self.cluster.after(self.random.randrange(10), self._wipe, node)
         elif event.name == "enter_view" and self.random.random() < self.crash_voter:
-            if self.wipes and self.random.random() < 0.5:
-                self.cluster.after(self.random.randrange(10), self._wipe, node)
-            else:
-                self.cluster.after(0, self._crash, node)
+            self.cluster.after(0, self._crash, node)
 
     def _wipe(self, node: Node) -> None:
-        """If the group can bear it: at most f disks hold no promise at any moment."""
-        nodes = list(self.cluster.nodes.values())
-        empty = sum(not _promises(other.disk) for other in nodes if other is not node)
-        if self.running and empty + 1 <= (len(nodes) - 1) // 2:
+        """If the group can bear it: at any moment at most f have lost what they had promised."""
+        nodes = self.cluster.nodes
+        for name in list(self.wiped):
+            if _promises(nodes[name].disk):
+                del self.wiped[name]
+        lost = len({**self.wiped, node.name: None})
+        if self.running and lost <= (len(nodes) - 1) // 2:
+            self.wiped[node.name] = None
             self._crash(node)
             self.cluster.tell(node, "is wiped")
             node.disk = Disk()
@@ -268,8 +332,9 @@ class ViewstampedRun:
             uncommitted_bytes=random.choice((30, 10_000)),
         )
         self.core = bug.core
-        self.invariants = ViewstampedInvariants()
-        self.workload = Workload(
+        make_machine = partial(ClientTableMachine, table=bug.client_table)
+        self.invariants = ViewstampedInvariants(make_machine)
+        self.workload = RetryingWorkload(
             random,
             period_ms=random.choice((8, 20, 50)),
             reads=random.choice((0.1, 0.3, 0.6, 0.9)),
@@ -292,6 +357,7 @@ class ViewstampedRun:
             replies=self.workload,
             compact_every=random.choice((0, 4, 15)),
             persist_before_send=bug.persist_before_send,
+            make_machine=make_machine,
             trace=trace,
         )
 

@@ -76,6 +76,9 @@ class StateTransfer(ReplicaState):
     def stop_transfer(self) -> None:
         self._transfer = None
         self._lent = {}
+        self._forget_pieces()
+
+    def _forget_pieces(self) -> None:
         self._receiving, self._received = None, bytearray()
 
     def _ask(self, checkpoint: int = 0, offset: int = 0) -> None:
@@ -223,10 +226,14 @@ class StateTransfer(ReplicaState):
     def on_new_checkpoint(self, message: NewCheckpoint) -> None:
         transfer = self._expects(message)
         number = message.op_number
-        if transfer is None or number <= self.commit_number:
+        if transfer is None:
+            return
+        if number <= self.commit_number:
+            self._forget_pieces()  # what it stands for has come by itself
             return
         if self.log.view(number) == message.op_view:
             # The entry is here, so the log up to it is the source's, and committed.
+            self._forget_pieces()
             self.commit_number = number
             known, transfer.matched = transfer.after, True
             transfer.after = max(known, number)
@@ -250,7 +257,7 @@ class StateTransfer(ReplicaState):
         self._snapshot_changed = True
         self._restore = snapshot
         self.commit_number = self.applied_index = snapshot.last_index
-        self._receiving, self._received = None, bytearray()
+        self._forget_pieces()
         transfer.after, transfer.matched = snapshot.last_index, True
         self.emit(
             "install_snapshot",
