@@ -176,8 +176,8 @@ class Cluster:
         replies: Replies,
         compact_every: int = 0,
         persist_before_send: bool = True,
-        make_machine: Callable[[], Machine] = Machine,
         trace: Trace | None = None,
+        make_machine: Callable[[], Machine] = Machine,
     ) -> None:
         self.now_ms = 0
         self.steps = 0
@@ -247,7 +247,8 @@ class Cluster:
         if not node.up:
             return
         self.tell(node, "crashes")
-        node.up = node.paused = False  # who is dead is not resumed
+        node.up = node.paused = False  # a paused process that is killed never resumes
+        node.missed.clear()
         node.incarnation += 1
         node.disk.crash(self.random)
 

@@ -12,97 +12,26 @@ the protocol promises to survive.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Any
 
-from services.protocols.core import Core, Entry, Event, Ready, Snapshot
-from services.protocols.sessions import SessionTable
+from services.protocols.core import Entry, Event, Ready, Snapshot
 from services.protocols.viewstamped import Limits, Status, Viewstamped
 from services.protocols.viewstamped.messages import ViewState
-from tests.simulation.bugs import Bug as RaftBug
-from tests.simulation.cluster import Cluster, Disk, Machine, Node, Trace, Violation
+from tests.simulation.cluster import Cluster, Disk, Node, Trace, Violation
 from tests.simulation.nemesis import Nemesis, draw_weather
-from tests.simulation.workload import Workload
+from tests.simulation.sessions import RetryingWorkload, SessionMachine
 from tests.simulation.zoo.viewstamped import CORRECT, Bug
 
 SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 
 ONE_PRIMARY = "one primary in a view"
 APPEND_ONLY = "a primary only appends"
-MATCHING = "log matching"
 SURVIVES = "committed operations survive into all later views"
 SAFETY = "state-machine safety"
-ACKNOWLEDGED = "acknowledged, never lost"
-ONCE = "a retry is carried out once"
+ONCE = "exactly once"
 DURABILITY = "durability"
-CONVERGENCE = "convergence"
-INVARIANTS = (
-    ONE_PRIMARY,
-    APPEND_ONLY,
-    MATCHING,
-    SURVIVES,
-    SAFETY,
-    ACKNOWLEDGED,
-    ONCE,
-    "linearizable reads",
-    DURABILITY,
-    CONVERGENCE,
-)
-
-
-class ClientTableMachine(Machine):
-    """A machine that knows a retry (sessions.py); the command is its own idempotency key."""
-
-    def __init__(self, *, table: bool) -> None:
-        super().__init__()
-        self._sessions = SessionTable(capacity=100_000) if table else None
-        self._effective: dict[str, None] = {}
-
-    def apply(self, entry: Entry) -> None:
-        command = entry.command.decode()
-        if self._sessions is not None:
-            if self._sessions.lookup(command, command) is not None:
-                super().apply(Entry(entry.index, entry.term, b""))
-                return
-            self._sessions.record(command, command, entry.index)
-        super().apply(entry)
-        if command in self._effective:
-            raise Violation(ONCE, f"{command!r} is carried out again at {entry.index}")
-        self._effective[command] = None
-
-    def snapshot(self) -> bytes:
-        table = self._sessions.to_plain() if self._sessions is not None else None
-        return json.dumps([self.values, list(self._effective), table]).encode()
-
-    def restore(self, snapshot: Snapshot) -> None:
-        self.values, effective, table = json.loads(snapshot.data)
-        self._effective = dict.fromkeys(effective)
-        self._sessions = SessionTable.from_plain(table) if table is not None else None
-        self.applied_index = snapshot.last_index
-
-
-class RetryingWorkload(Workload):
-    """Clients that got no answer try again, mostly elsewhere."""
-
-    retries = 0.15
-
-    def write(self, node: Node) -> tuple[int, int]:
-        unanswered = list(self._waiting.values())
-        if not unanswered or self.random.random() >= self.retries:
-            return super().write(node)
-        command = self.random.choice(unanswered)
-
-        def propose(core: Core) -> tuple[int, int]:
-            index, term = core.propose(command)
-            self._waiting[node.name, node.incarnation, index, term] = command
-            return index, term
-
-        proposed: tuple[int, int] = self.cluster.input(node, propose)
-        return proposed
 
 
 @dataclass(slots=True)
@@ -117,9 +46,8 @@ class Commitment:
 class ViewstampedInvariants:
     """Implements `cluster.Observer`."""
 
-    def __init__(self, make_machine: Callable[[], Machine]) -> None:
+    def __init__(self) -> None:
         self.cluster: Cluster
-        self._make_machine = make_machine
         self.primaries: dict[int, tuple[str, int]] = {}  # view → replica and incarnation
         self.entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
         self.committed: list[Commitment] = []  # at position op-number - 1
@@ -174,10 +102,10 @@ class ViewstampedInvariants:
                 f"committed",
             )
         if node.machine.values != self.state_at(index):
-            raise Violation(SAFETY, f"{node.name} restores another state than the log's at {index}")
+            raise Violation(ONCE, f"{node.name} restores another state than the log's at {index}")
 
     def state_at(self, index: int) -> dict[str, str]:
-        machine = self._make_machine()
+        machine = SessionMachine()
         for position, known in enumerate(self.committed[:index], 1):
             machine.apply(Entry(position, known.view, known.command))
         return machine.values
@@ -192,7 +120,7 @@ class ViewstampedInvariants:
             known = self.entries.setdefault((record.index, record.term), seen)
             if known != seen:
                 raise Violation(
-                    MATCHING,
+                    "log matching",
                     f"{core.node} has {record} after view {seen[1]}, another log has {known[0]!r} "
                     f"after view {known[1]} at that number and view",
                 )
@@ -313,10 +241,7 @@ class ViewstampedRun:
     chaos_ms = 2_500
     healing_ms = 12_000
 
-    def __init__(self, seed: int, bug: Bug | RaftBug = CORRECT, trace: Trace | None = None) -> None:
-        if isinstance(bug, RaftBug):
-            assert bug.name == CORRECT.name, f"{bug.name} is a bug of Raft"
-            bug = CORRECT
+    def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
         random = Random(f"viewstamped {seed}")
         self.random = random
@@ -332,8 +257,7 @@ class ViewstampedRun:
             uncommitted_bytes=random.choice((30, 10_000)),
         )
         self.core = bug.core
-        make_machine = partial(ClientTableMachine, table=bug.client_table)
-        self.invariants = ViewstampedInvariants(make_machine)
+        self.invariants = ViewstampedInvariants()
         self.workload = RetryingWorkload(
             random,
             period_ms=random.choice((8, 20, 50)),
@@ -357,7 +281,7 @@ class ViewstampedRun:
             replies=self.workload,
             compact_every=random.choice((0, 4, 15)),
             persist_before_send=bug.persist_before_send,
-            make_machine=make_machine,
+            make_machine=bug.machine,
             trace=trace,
         )
 
@@ -411,7 +335,7 @@ class ViewstampedRun:
                 self._check_end()
                 return
         raise Violation(
-            CONVERGENCE,
+            "convergence",
             f"not within {self.healing_ms} ms after healing: "
             + "; ".join(str(node.core.status()) for node in cluster.nodes.values()),
         )
@@ -428,17 +352,19 @@ class ViewstampedRun:
         committed = self.invariants.committed
         for index, command in self.workload.acknowledged.items():
             if committed[index - 1].command != command:
-                raise Violation(ACKNOWLEDGED, f"{command!r} at {index}")
+                raise Violation("acknowledged, never lost", f"{command!r} at {index}")
         state = self.invariants.state_at(len(committed))
         for node in self.cluster.nodes.values():
             core = _core(node)
             core.check_invariants()
-            if (node.machine.applied_index, node.machine.values) != (len(committed), state):
-                raise Violation(SAFETY, f"{node.name} holds another state than the log's")
+            if node.machine.applied_index != len(committed):
+                raise Violation(SAFETY, f"{node.name} applied not all of {len(committed)}")
+            if node.machine.values != state:
+                raise Violation(ONCE, f"{node.name} holds {node.machine.values}, not {state}")
             for index in range(core.log.offset + 1, core.log.last + 1):
                 entry, known = core.log.entry(index), committed[index - 1]
                 if (entry.term, entry.command) != (known.view, known.command):
-                    raise Violation(MATCHING, f"{node.name} has {entry}, not {known}")
+                    raise Violation("log matching", f"{node.name} has {entry}, not {known}")
             self._check_disk(node, core)
 
     def _check_disk(self, node: Node, core: Viewstamped) -> None:

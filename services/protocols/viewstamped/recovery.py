@@ -28,10 +28,15 @@ already when it answered, and the recovered one would be, too.
 empty majority is no proof that there is nothing to lose (one wiped and two that were always cut off
 are a majority of five). *All n empty at one instant* is. Each disk gets a name when it is found
 empty (`incarnation`, on disk before it is said). A replica asks all, twice: if all are empty, with
-the same names in both rounds, then between the rounds all were. So it enters view 1 with an empty
-log, and tells the names to the others. Whoever is told a founding that has the name of its own disk
-was empty then and has promised nothing since: it joins. The price is that a group cannot begin
-without all of its members; from then on a quorum is enough.
+the same names in both rounds, then between the rounds all were. So it enters the founding view with
+an empty log, and tells the names to the others. Whoever is told a founding that has the name of its
+own disk was empty then and has promised nothing since: it joins.
+
+Nobody leads the founding view. If its primary could, and was wiped before it told anybody, the
+group would be founded again, that replica would lead the same view again, and a PREPARE of the
+first time could still be on its way. To move to the next view takes a quorum of founders, and then
+no second founding finds all disks empty. The price of it all is that a group cannot begin without
+all of its members; from then on a quorum is enough.
 
 If more than f disks are wiped before the first has recovered, operations may be lost, and the group
 stands still rather than guess. Wipe all and it begins again, empty.
@@ -45,7 +50,7 @@ from services.protocols.viewstamped.messages import (
     Recovery,
     RecoveryResponse,
 )
-from services.protocols.viewstamped.state import ReplicaState, Status
+from services.protocols.viewstamped.state import FOUNDING_VIEW, ReplicaState, Status
 
 
 class Recovering(ReplicaState):
@@ -150,17 +155,16 @@ class Recovering(ReplicaState):
         self.transfer_from(primary.src, target=primary.op_number, target_view=primary.op_view)
 
     def _found(self, founding: dict[str, int]) -> None:
-        """View 1, an empty log."""
+        """An empty log, and a view that nobody leads: the next one needs a quorum of founders."""
         assert self.log.last == 0, f"{self.node} founds a group and has {self.log.last}"
         self.founding = dict(founding)
         self.record(Founding(self.founding))
-        self.view = 1
-        self.emit("found", term=1)
+        self.view = FOUNDING_VIEW
+        self.emit("found", term=self.view)
         self.become_normal()
         for peer in self.peers:
             self.send(self._response(peer, 0, 0))
-        if self.primary(1) == self.node:
-            self.lead()
+        self.suspect("the group is founded")
 
     # ---- the others -------------------------------------------------------------------------
 

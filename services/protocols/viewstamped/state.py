@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from random import Random
 
 
+FOUNDING_VIEW = 1  # in which nobody leads (recovery.py); the view after it is replica 1's
+
+
 class Status(Enum):
     NORMAL = "normal"
     VIEW_CHANGE = "view_change"
@@ -117,7 +120,7 @@ class ReplicaState:
 
     def primary(self, view: int) -> NodeId:
         """§4: "The primary is chosen round-robin, starting with replica 1"."""
-        return self.configuration[(view - 1) % len(self.configuration)]
+        return self.configuration[(view - FOUNDING_VIEW - 1) % len(self.configuration)]
 
     # ---- restart ----------------------------------------------------------------------------
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from services.protocols.core import Entry
+from services.protocols.sessions import SessionTable
 from services.protocols.viewstamped import Status, Viewstamped
 from services.protocols.viewstamped.messages import DoViewChange, ViewState
+from tests.simulation.sessions import SessionMachine
 
 
 class ForgetsTheLog(Viewstamped):
@@ -42,7 +45,8 @@ class WipedReplicaAnswers(Viewstamped):
 
 class EmptyMajorityFounds(Viewstamped):
     """Founding (recovery.py): a majority of empty disks is taken for a new group. One is wiped
-    while another was never told of the group: they found it again, beside the old one."""
+    while another was never told of the group: they found a second one, and the first stands still,
+    or both give out the same op-numbers."""
 
     def _first_round(self) -> None:
         empty = [answer for answer in self._answers.values() if answer.view == 0]
@@ -56,6 +60,8 @@ class EmptyMajorityFounds(Viewstamped):
 class NoCrashVector(Viewstamped):
     """Michael et al. 2017: messages from before a wipe still count. Replicas promise view 2, are
     wiped, recover into view 1 and commit x there; the old promises arrive, view 2 begins without x.
+
+    (Needs more coincidence than a few thousand seeds have; tests/protocols/viewstamped tells it.)
     """
 
     def _is_of_an_old_life(self, message: DoViewChange) -> bool:
@@ -124,6 +130,16 @@ class RestartedPrimaryLeadsOn(Viewstamped):
             super().resign(reason)
 
 
+class NoClientTable(SessionMachine):
+    """§4: a retry is carried out again. The primary committed `x += 1` and died before it answered;
+    the client asks the next primary, whose log has it already."""
+
+    def apply(self, entry: Entry) -> None:
+        if self.sessions.lookup(entry.command.decode(), entry.command.decode()) is not None:
+            self.sessions = SessionTable(self.sessions.capacity)
+        super().apply(entry)
+
+
 @dataclass(frozen=True, slots=True)
 class Bug:
     """`seeds` is within how many seeds (from 0 on) the simulation must find it."""
@@ -132,7 +148,7 @@ class Bug:
     core: type[Viewstamped] = Viewstamped
     persist_before_send: bool = True  # no: PREPAREOK before the entry is durable
     clock_drift: float = 0.10
-    client_table: bool = True  # no: a retry that another primary gets is carried out again
+    machine: type[SessionMachine] = SessionMachine
     seeds: int = 0
 
 
@@ -140,19 +156,18 @@ CORRECT = Bug("none")
 BUGS = {
     bug.name: bug
     for bug in (
-        Bug("view_change_forgets_the_log", ForgetsTheLog, seeds=100),
-        Bug("longest_log_without_last_normal_view", IgnoresLastNormalView, seeds=1000),
+        Bug("view_change_forgets_the_log", ForgetsTheLog, seeds=50),
+        Bug("longest_log_without_last_normal_view", IgnoresLastNormalView, seeds=800),
         Bug("wiped_replica_answers_at_once", WipedReplicaAnswers, seeds=100),
-        Bug("empty_majority_founds", EmptyMajorityFounds, seeds=1000),
-        Bug("no_crash_vector", NoCrashVector, seeds=3000),
-        Bug("view_not_persisted", ViewNotPersisted, seeds=1000),
+        Bug("empty_majority_founds", EmptyMajorityFounds, seeds=200),
+        Bug("view_not_persisted", ViewNotPersisted, seeds=600),
         Bug("prepare_ok_before_durable", persist_before_send=False, seeds=100),
-        Bug("commit_before_quorum", CommitBeforeQuorum, seeds=100),
-        Bug("no_client_table", client_table=False, seeds=100),
-        Bug("stale_read_by_deposed_primary", StaleReadByDeposedPrimary, seeds=200),
-        Bug("read_before_view_is_committed", ReadBeforeViewIsCommitted, seeds=1000),
+        Bug("commit_before_quorum", CommitBeforeQuorum, seeds=400),
+        Bug("no_client_table", machine=NoClientTable, seeds=100),
+        Bug("stale_read_by_deposed_primary", StaleReadByDeposedPrimary, seeds=2000),
+        Bug("read_before_view_is_committed", ReadBeforeViewIsCommitted, seeds=100),
         Bug("keeps_uncommitted_suffix", KeepsUncommittedSuffix, seeds=100),
-        Bug("restarted_primary_leads_on", RestartedPrimaryLeadsOn, seeds=100),
-        Bug("clocks_drift_beyond_the_lease", clock_drift=0.6, seeds=2000),
+        Bug("restarted_primary_leads_on", RestartedPrimaryLeadsOn, seeds=20),
+        Bug("clocks_drift_beyond_the_lease", clock_drift=0.6, seeds=2500),
     )
 }
