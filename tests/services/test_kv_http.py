@@ -322,7 +322,7 @@ async def test_faces(one: Cluster) -> None:
     async with one.session.get(url) as response:
         text = await response.text()
     assert 'requests_total{method="GET",outcome="key-not-found"} 1.0' in text
-    assert 'role{role="leader"} 1.0' in text
+    assert f'role{{role="{status["role"]}"}} 1.0' in text
     assert "wal_synchronize_seconds_count" in text
     assert "commit_index" in text
 
