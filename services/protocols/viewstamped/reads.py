@@ -7,12 +7,12 @@ not know how much of it earlier primaries have answered for.
 then, so no later view had a quorum, and nothing newer was committed. One round serves all reads
 that wait; while it is out, later ones gather for the next.
 
-*Lease* (§6.3: "only if it holds valid leases from f other replicas"; "a new view will start only after
-leases at f + 1 participants in the previous view expire"). A backup that heard the primary does not
-suspect it, hence does not move, for `election_ticks`; only the primary itself can release it, by
-resigning. So a COMMIT that f answered is a lease of `election_ticks` from when it was *sent*; it is
-used for `lease_ticks` of them. That compares durations on different clocks: **it trusts that no
-clock runs more than (election_ticks − 1) / lease_ticks times as fast as another**.
+*Lease* (§6.3: "only if it holds valid leases from f other replicas"; "a new view will start only
+after leases at f + 1 participants in the previous view expire"). A backup that heard the primary
+does not suspect it, hence does not move, for `election_ticks`; only the primary itself can release
+it, by resigning. So a COMMIT that f answered is a lease of `election_ticks` from when it was
+*sent*; it is used for `lease_ticks` of them. That compares durations on different clocks: **it
+trusts that no clock runs more than (election_ticks − 1) / lease_ticks times as fast as another**.
 """
 
 from __future__ import annotations
