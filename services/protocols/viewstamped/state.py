@@ -105,6 +105,7 @@ class ReplicaState:
         self.applied_index = 0  # the last one handed over in `Ready.committed` or `restore`
         self.ticks = 0
         self.deadline = 0  # the tick at which the primary is suspected
+        self.loyal_until = 0  # the tick before which nobody else's suspicion is joined (a lease!)
         self.suspects = False
         self.others = {peer: Peer() for peer in peers}
         self.reset_timer()
@@ -207,6 +208,7 @@ class ReplicaState:
     def reset_timer(self) -> None:
         """A new random timeout from [election_ticks, 2 · election_ticks)."""
         self.suspects = False
+        self.loyal_until = self.ticks + self.election_ticks
         timeout = self.election_ticks + self.random.randrange(self.election_ticks)
         self.deadline = self.ticks + timeout
 

@@ -1,9 +1,10 @@
 """View changes (§4.2): suspicion, leaving the old view, and the choice of the log of the new one.
 
-1. A replica that hears no primary for a randomised timeout *suspects*: it tells all others with
-   STARTVIEWCHANGE which view it would go to, and repeats that. It has not moved: if the primary is
-   heard again, it goes on. (The paper's replica moves at once, and drags all others along; a
-   replica that is deaf in one direction would depose every primary for ever.)
+1. A replica that hears no primary for a randomised timeout *suspects* (or for `election_ticks`, if
+   another one does): it tells all others with STARTVIEWCHANGE which view it would go to, and
+   repeats that. It has not moved: if the primary is heard again, it goes on. (The paper's replica
+   moves at once, and drags all others along; a replica that is deaf in one direction would depose
+   every primary for ever.)
 2. A replica that suspects, and knows f others that do, moves: new view-number, on disk; and
    DOVIEWCHANGE to the primary of that view, repeated until it starts. Who hears its primary is not
    moved by anybody's suspicion: the lease stands on that.
@@ -64,15 +65,19 @@ class ViewChange(Primary):
                 # It left this view by a quorum's suspicion and can't come back: it must be met.
                 self.resign(f"{message.src} is in a later view")
             return
-        if (
+        released = (
             message.resigned
-            and not self.suspects
             and self.status_ is Status.NORMAL
             and (message.view, message.src) == (self.view, self.primary(self.view))
-        ):
-            self.suspect(f"{message.src} resigned")
+        )
+        if not self.suspects and (released or self._may_join(message.target)):
+            self.suspect(f"{message.src} resigned" if released else f"{message.src} does, too")
         elif self.suspects:
             self._count_suspicions()
+
+    def _may_join(self, target: int) -> bool:
+        """Silence of `election_ticks` is enough to agree with one whose timeout is over."""
+        return target > self.view and self.ticks >= self.loyal_until
 
     def _count_suspicions(self) -> None:
         """Move to the highest view that a quorum, this replica included, would go to."""
@@ -128,6 +133,8 @@ class ViewChange(Primary):
         if message.view > self.view:
             if self.leading:
                 self.resign(f"{message.src} is in a later view")
+            if not self.suspects and self._may_join(message.view):
+                self.suspect(f"{message.src} moved")
             if not self.suspects:
                 return  # our primary is well; the sender will repeat itself
             if message.view > self.view:

@@ -90,6 +90,18 @@ def test_who_hears_its_primary_is_not_moved() -> None:
     assert backup.view == 2
 
 
+def test_a_silent_election_timeout_is_enough_to_agree_with_another() -> None:
+    """Else a view change would wait for the longest timeout of a quorum, and not the shortest."""
+    backup = replica("n3")
+    for _ in range(ELECTION - 1):
+        backup.tick()
+    backup.step(StartViewChange("n2", "n3", 2, 3, False))
+    assert backup.view == 2
+    backup.tick()
+    backup.step(StartViewChange("n2", "n3", 2, 3, False))
+    assert backup.view == 3
+
+
 def test_a_moved_replica_answers_the_old_view_no_more() -> None:
     """Else an operation could commit there that the DOVIEWCHANGE already sent does not know."""
     moved = replica("n3", [2], view=3, normal=2)
