@@ -9,10 +9,12 @@ ON     ?= auto
 SEED   ?=
 REPEAT ?=
 NODES  ?=
-export ON SEED REPEAT NODES
+FAULTS ?=
+export ON SEED REPEAT NODES FAULTS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs report logs traces compare doctor clean test sim lint types bench bench-checkers lock kafka
+.PHONY: help setup labs report traces compare doctor clean test sim lint types bench bench-checkers lock kafka \
+	up status cut heal logs down images-offline engine
 
 help: ## this list
 	@echo "Faultline: break real services, read the verdict."
@@ -20,6 +22,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo "  make lab-<name>     run one lab, e.g. make lab-partition"
 	@echo "                      [ON=auto|local|compose|simulation] [SEED=7] [REPEAT=50] [NODES=5]"
+	@echo "                      [FAULTS=proxies|packets]"
 
 setup: $(VENV)/.run ## make .venv from requirements.lock (the other targets do it by themselves)
 
@@ -46,7 +49,7 @@ lab-%: $(VENV)/.run
 report: $(VENV)/.run ## open the report of a run, the latest or [RUN=<name>]
 	@$(LABS) report
 
-logs: $(VENV)/.run ## log lines of everybody [REQUEST=<id>] [NODE=n1] [AT=4.2-4.5] [LEVEL=…] [TEXT=…] [RUN=…]
+logs: $(VENV)/.run ## of the latest run, or of `make up` [REQUEST=<id>] [NODE=n1] [AT=4.2-4.5] [LEVEL=…] [TEXT=…] [RUN=…]
 	@$(LABS) logs
 
 traces: $(VENV)/.run ## what failed or took long; [OP=17] or [REQUEST=<id>]: its waterfall and lines
@@ -68,6 +71,27 @@ test: $(VENV)/.test ## the whole test suite
 
 sim: $(VENV)/.test ## seeded simulation of the protocol cores [RUNS=10000] [SEED=0]
 	@$(VENV)/bin/python -m tests.simulation --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
+
+up: $(VENV)/.run ## containers for free play: store, links, Redis, Kafka [BROKERS=1|3]
+	@BROKERS=$(BROKERS) $(LABS) up
+
+status: $(VENV)/.run ## free play: nodes, roles, who can reach whom
+	@$(LABS) status
+
+cut: $(VENV)/.run ## free play: a fault on one link, FROM=n1 TO=n2 [FAULT=blackhole]
+	@$(LABS) cut $(or $(FROM),n1) $(or $(TO),n2) $(or $(FAULT),blackhole)
+
+heal: $(VENV)/.run ## free play: take every fault away
+	@$(LABS) heal
+
+down: $(VENV)/.run ## free play: remove all of it, data included
+	@$(LABS) down
+
+engine: ## a Docker engine for a Debian machine that has none (as root)
+	@compose/engine.sh
+
+images-offline: kafka ## stand-ins for the base images where no registry is reached (Debian, as root)
+	@compose/images-offline.sh
 
 kafka: $(VENV)/.run ## fetch Apache Kafka for local runs (needs Java 17 and Maven)
 	@$(VENV)/bin/python -m labs.harness.testbed.kafka_install

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import cleandoc
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from labs.harness.history import Recorder
 from labs.harness.lab.definition import Lab, Results, Variant
@@ -23,6 +24,11 @@ from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
 from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut
 from labs.harness.testbed.launcher import Launched
 from labs.harness.testbed.local import LocalTestbed
+
+if TYPE_CHECKING:
+    from labs.harness.testbed.compose import ComposeTestbed
+
+    Testbed = LocalTestbed | ComposeTestbed
 
 # What makes an experiment worthless without saying anything about the system.
 TROUBLE = (InvalidRun, TestbedError, TimedOut, LinksError, NemesisError, ShapeError)
@@ -45,7 +51,8 @@ async def _run(
     results: Results = {}
     faults: list[FaultRecord] = []
     async with AsyncExitStack() as stack:
-        testbed = await stack.enter_async_context(LocalTestbed(directory, launched=launched))
+        testbed = _testbed(options, directory, launched)
+        await stack.enter_async_context(testbed)
         _introduce(lab, options, story)
         for variant in lab.variants:
             result = await _run_variant(lab, variant, options, story, testbed, directory, faults)
@@ -57,13 +64,14 @@ async def _run(
         lab=lab.name,
         questions=list(lab.questions),
         substrate=options.substrate,
+        plane=options.plane,
         seed=options.seed,
         verdict=word,
         reason=reason,
         elapsed_s=round(time.monotonic() - began, 3),
         variants=[as_plain(result) for result in results.values()],
         faults=faults,
-        environment=describe(),
+        environment=describe() | ({"engine": str(options.engine)} if options.engine else {}),
         question=lab.question,
         answer=cleandoc(lab.answer(results)) if word == "pass" else "",
         follow_ups=dict(lab.follow_ups) if word == "pass" else {},
@@ -76,12 +84,21 @@ async def _run(
     return verdict, results
 
 
+def _testbed(options: Options, directory: Path, launched: Launched | None) -> Testbed:
+    if options.substrate == "local":
+        return LocalTestbed(directory, launched=launched)
+    from labs.harness.testbed.compose import ComposeTestbed  # most runs do without
+
+    assert options.engine is not None, "checked with the options"
+    return ComposeTestbed(directory, options.engine, plane=options.plane)
+
+
 async def _run_variant(
     lab: Lab,
     variant: Variant,
     options: Options,
     story: Story,
-    testbed: LocalTestbed,
+    testbed: Testbed,
     directory: Path,
     faults: list[FaultRecord],
 ) -> VariantResult:
@@ -124,7 +141,7 @@ async def _stage(
     result: VariantResult,
     options: Options,
     story: Story,
-    testbed: LocalTestbed,
+    testbed: Testbed,
     directory: Path,
     faults: list[FaultRecord],
 ) -> AsyncIterator[Stage]:
@@ -195,7 +212,8 @@ def _comparison(lab: Lab, results: Results, word: Word) -> list[list[str]]:
 def _introduce(lab: Lab, options: Options, story: Story) -> None:
     story.title(lab.name, list(lab.questions), lab.question)
     story.note(
-        f"on {options.substrate} ({options.why}) · {options.nodes} nodes · SEED={options.seed}"
+        f"on {options.substrate} ({options.why}) · faults by {options.plane} · "
+        f"{options.nodes} nodes · SEED={options.seed}"
     )
     if not options.predict:
         story.predictions([prediction.question for prediction in lab.predictions])
@@ -210,5 +228,8 @@ def _conclude(
         story.answer(verdict.answer)
         story.follow_ups(lab.follow_ups, lab.misses)
     else:
-        story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
+        story.note(
+            f"run it again: make lab-{lab.name} SEED={options.seed} "
+            f"ON={options.substrate} FAULTS={options.plane}"
+        )
     story.directory(f"{near(directory)}/  (also runs/latest)")

@@ -104,7 +104,7 @@ class VariantResult(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct):
-    """The whole run, as `verdict.json` holds it.
+    """The whole run, as `verdict.json` holds it. `plane`: where faults of links struck.
 
     `answer`, `follow_ups`, `misses` (of a run that passed) and `comparison` (a title, then a cell
     per variant) are those of the console, for the report.
@@ -113,6 +113,7 @@ class Verdict(msgspec.Struct):
     lab: str
     questions: list[int]
     substrate: str
+    plane: str
     seed: int
     verdict: Word
     reason: str

@@ -56,8 +56,16 @@ def add_commands(app: typer.Typer, console: Callable[[], Console]) -> None:
         at: At = "",
         variant: Of = "",
     ) -> None:
-        """Everybody's log lines, merged, of one request, node or stretch of time."""
+        """Everybody's log lines, merged, of one request, node or stretch of time.
+
+        While containers of `make up` run and nothing is asked for, theirs.
+        """
         out = console()
+        if not any((run, request, node, text, at, variant)):
+            from labs.harness.testbed import free_play
+
+            if free_play.is_up():
+                raise typer.Exit(free_play.logs())
         with _one_line(out):
             from labs.harness.report import commands
 
