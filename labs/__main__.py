@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from labs.harness.lab import catalogue
+from labs.harness.lab.console import console
 from labs.harness.lab.directory import new_run_directory
 from labs.harness.lab.options import Options, Unavailable
 from labs.harness.lab.options import check as check_options
@@ -16,14 +17,6 @@ from labs.harness.report import cli as report_commands
 from labs.harness.testbed.launcher import launch
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
-
-def console() -> Console:
-    """At most 100 columns, a page's width; in a file or a pipe, where nobody says, exactly that."""
-    out = Console(highlight=False)
-    if not out.is_terminal or out.width > 100:
-        out = Console(highlight=False, width=100)
-    return out
 
 
 @app.command()
@@ -180,7 +173,7 @@ def check(context: typer.Context) -> None:
     raise typer.Exit(judge(context.args))
 
 
-report_commands.add_commands(app, console)
+app.add_typer(report_commands.app)  # report, logs, traces, compare
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def _verdict(directory: Path, text: str, ops: list[int], end_ns: int) -> None:
     fault = FaultRecord("odd store", "partition", "n1 c1 | n2 c2", third, third, True, True,
                         f"41 of 41 probes dropped, {text}", third * 2, third * 2.1)  # fmt: skip
     Verdict(
-        lab="odd", questions=[23], substrate="local", seed=7, verdict="fail",
+        lab="odd", questions=[23], substrate="local", plane="proxies", seed=7, verdict="fail",
         reason=f"this held: {text}", elapsed_s=1.0, variants=[as_plain(result)], faults=[fault],
         environment={"cpu": text, "cores": 2}, question=f"What does {text} do?",
         answer=f"Nothing.\n\n{text}", comparison=[["what", text]],

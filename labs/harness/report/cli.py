@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from labs.harness.lab.console import console
+
+app = typer.Typer()
 
 Which = Annotated[str | None, typer.Option("--run", envvar="RUN", help="a run; default: latest")]
 Request = Annotated[str, typer.Option(envvar="REQUEST", help="request or trace id, or its start")]
@@ -31,76 +35,76 @@ def _one_line(out: Console) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def add_commands(app: typer.Typer, console: Callable[[], Console]) -> None:
-    """Join the commands to the others."""
+@app.command()
+def report(
+    run: Which = None,
+    fresh: Annotated[bool, typer.Option(help="build it anew")] = False,
+) -> None:
+    """Open the report of a run, or say where it is."""
+    out = console()
+    with _one_line(out):
+        from labs.harness.report import commands
 
-    @app.command()
-    def report(
-        run: Which = None,
-        fresh: Annotated[bool, typer.Option(help="build it anew")] = False,
-    ) -> None:
-        """Open the report of a run, or say where it is."""
-        out = console()
-        with _one_line(out):
-            from labs.harness.report import commands
+        commands.report(run or None, out, fresh=fresh)
 
-            commands.report(run or None, out, fresh=fresh)
 
-    @app.command()
-    def logs(
-        run: Which = None,
-        request: Request = "",
-        node: Node = "",
-        level: Least = "info",
-        text: Text = "",
-        at: At = "",
-        variant: Of = "",
-    ) -> None:
-        """Everybody's log lines, merged, of one request, node or stretch of time.
+@app.command()
+def logs(
+    run: Which = None,
+    request: Request = "",
+    node: Node = "",
+    level: Least = "info",
+    text: Text = "",
+    at: At = "",
+    variant: Of = "",
+) -> None:
+    """Everybody's log lines, merged, of one request, node or stretch of time.
 
-        While containers of `make up` run and nothing is asked for, theirs.
-        """
-        out = console()
-        if not any((run, request, node, text, at, variant)):
-            from labs.harness.testbed import free_play
+    While containers of `make up` run and nothing is asked for, theirs.
+    """
+    out = console()
+    if not any((run, request, node, text, at, variant)):
+        from labs.harness.testbed import free_play
 
-            if free_play.is_up():
-                raise typer.Exit(free_play.logs())
-        with _one_line(out):
-            from labs.harness.report import commands
+        if free_play.is_up():
+            raise typer.Exit(free_play.logs())
+    with _one_line(out):
+        from labs.harness.report import commands
 
-            filters = commands.wanted(
-                request=request, node=node, level=level or "info", text=text, at=at, variant=variant
-            )
-            commands.logs(run or None, filters, out)
+        filters = commands.wanted(
+            request=request, node=node, level=level or "info", text=text, at=at, variant=variant
+        )
+        commands.logs(run or None, filters, out)
 
-    @app.command()
-    def traces(
-        run: Which = None,
-        op: Number = "",
-        request: Request = "",
-        node: Node = "",
-        at: At = "",
-        variant: Of = "",
-    ) -> None:
-        """Operations that failed or took long; one of them as a waterfall with its log lines."""
-        out = console()
-        with _one_line(out):
-            from labs.harness.report import commands
 
-            filters = commands.wanted(
-                request=request, node=node, level="debug", text="", at=at, variant=variant
-            )
-            commands.traces(run or None, filters, op, out)
+@app.command()
+def traces(
+    run: Which = None,
+    op: Number = "",
+    request: Request = "",
+    node: Node = "",
+    at: At = "",
+    variant: Of = "",
+) -> None:
+    """Operations that failed or took long; one of them as a waterfall with its log lines."""
+    out = console()
+    with _one_line(out):
+        from labs.harness.report import commands
 
-    @app.command()
-    def compare(
-        a: Annotated[str, typer.Option("--a", envvar="A", help="a run")] = "",
-        b: Annotated[str, typer.Option("--b", envvar="B", help="another; default: latest")] = "",
-    ) -> None:
-        """Two runs side by side."""
-        out = console()
-        with _one_line(out):
-            from labs.harness.report import commands
+        filters = commands.wanted(
+            request=request, node=node, level="debug", text="", at=at, variant=variant
+        )
+        commands.traces(run or None, filters, op, out)
 
-            commands.compare(a, b, out)
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Option("--a", envvar="A", help="a run")] = "",
+    b: Annotated[str, typer.Option("--b", envvar="B", help="another; default: latest")] = "",
+) -> None:
+    """Two runs side by side."""
+    out = console()
+    with _one_line(out):
+        from labs.harness.report import commands
+
+        commands.compare(a, b, out)
