@@ -71,21 +71,27 @@ class Synchronisation(Leader):
         learner = self._learner(message.src, message.epoch)
         if learner is None or learner.stage is not Stage.MEASURED:
             return
-        snapshot, last = learner.snapshot, message.last
-        if snapshot is not None and last.counter < snapshot.last_index:
-            if message.offset != learner.offset and message.offset <= len(snapshot.data):
+        last = message.last
+        if learner.snapshot is None:
+            known = self.history.holds(learner.last) and last.counter <= learner.last.counter
+            if known or not self.history.holds(last):
+                return  # late, or a repetition; or as it was at ACK-E
+        elif not self._has_arrived(learner.snapshot, last):
+            if message.offset != learner.offset and message.offset <= len(learner.snapshot.data):
                 learner.offset = message.offset
                 self.synchronise(learner)
             return
-        arrived = snapshot is not None
-        if self.history.holds(last):
-            known = self.history.holds(learner.last) and not arrived
-            if known and last.counter <= learner.last.counter:
-                return  # late, or a repetition
-        elif not arrived:
-            return  # as it was at ACK-E
         learner.measure([last])
         self.synchronise(learner)
+
+    def _has_arrived(self, snapshot: Snapshot, last: Zxid) -> bool:
+        """Does a history that ends with `last` have it?
+
+        The counter does not tell: what the follower still has to give up may be longer. And the
+        snapshot's own zxid may have been compacted away here meanwhile.
+        """
+        end = Zxid(snapshot.last_term, snapshot.last_index)
+        return last == end or (last.counter > end.counter and self.history.holds(last))
 
     # ---- compaction -------------------------------------------------------------------------
 
