@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from services.chassis.config import NodeConfig
-from services.protocols import primary_backup, raft
+from services.protocols import primary_backup, raft, zab
 from services.protocols.core import Core
 
 
@@ -43,7 +43,19 @@ def _primary_backup(config: NodeConfig, random: Random, records: list[Any]) -> C
     )
 
 
+def _zab(config: NodeConfig, random: Random, records: list[Any]) -> Core:
+    return zab.Zab(
+        config.node,
+        tuple(config.peers),
+        random=random,
+        records=records,
+        election_ticks=config.election_ticks,
+        heartbeat_ticks=config.heartbeat_ticks,
+    )
+
+
 PROTOCOLS = {
     "raft": Protocol(_raft, raft.MESSAGES, raft.RECORDS),
     "primary_backup": Protocol(_primary_backup, primary_backup.MESSAGES, primary_backup.RECORDS),
+    "zab": Protocol(_zab, zab.MESSAGES, zab.RECORDS),
 }
