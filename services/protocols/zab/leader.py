@@ -305,6 +305,7 @@ class Leader(ZabState):
         if learner.stage is Stage.JOINED and self._epoch_chosen:
             self._send_new_epoch(learner)
         elif learner.stage in (Stage.MEASURED, Stage.SYNCED) and self.phase > Phase.DISCOVERY:
+            learner.repeated = True
             self.synchronise(learner)
 
     def on_pong(self, message: Pong) -> None:

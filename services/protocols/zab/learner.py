@@ -44,12 +44,12 @@ class Learner:
         "offset",
         "pinged_counter",
         "promised",
+        "repeated",
         "rewound_to",
         "round",
         "sent_tick",
         "snapshot",
         "stage",
-        "truncated",
     )
 
     def __init__(self, node: NodeId) -> None:
@@ -72,7 +72,7 @@ class Learner:
         """Synchronisation begins, from the history with these ends."""
         self.ends = ends
         self.last = ends[-1] if ends else Zxid(0, 0)
-        self.truncated = False  # it has said where its history ends since TRUNC was sent
+        self.repeated = False  # this step had to be sent again
         self.snapshot: Snapshot | None = None  # the one that is being sent
         self.offset = 0
 

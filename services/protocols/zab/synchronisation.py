@@ -75,7 +75,12 @@ class Synchronisation(Leader):
         if learner.snapshot is None:
             known = self.history.holds(learner.last) and last.counter <= learner.last.counter
             if known or not self.history.holds(last):
-                return  # late, or a repetition; or as it was at ACK-E
+                # A repetition, or late, or as it was at ACK-E. But if it is the answer to what had
+                # to be said twice: a late TRUNC may have taken it back again. Ask it anew.
+                if learner.repeated and last != learner.last:
+                    learner.stage = Stage.JOINED
+                    self._send_new_epoch(learner)
+                return
         elif not self._has_arrived(learner.snapshot, last):
             if message.offset != learner.offset and message.offset <= len(learner.snapshot.data):
                 learner.offset = message.offset
