@@ -247,7 +247,8 @@ class Cluster:
         if not node.up:
             return
         self.tell(node, "crashes")
-        node.up = False
+        node.up = node.paused = False  # a paused process that is killed never resumes
+        node.missed.clear()
         node.incarnation += 1
         node.disk.crash(self.random)
 
