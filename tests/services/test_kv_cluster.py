@@ -19,7 +19,6 @@ from services.chassis.errors import Indefinite, ServiceError
 from services.kv.client import KvClient
 from tests.services.cluster import Cluster, cluster, until
 
-
 PROTOCOLS = ("raft", "zab")  # those that elect a leader and promise linearizability
 
 

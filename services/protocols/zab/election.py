@@ -15,7 +15,7 @@ rests on it is that somebody who can lead comes out. Therefore, other than in th
   same reason, the other way round.
 - A node never votes for a history less recent than its own. Without a vote it says so: None.
 
-Both leave a round without messages lost as the paper has it: everyone hears everyone.
+With all links whole everyone hears everyone, and the outcome is the paper's.
 
 A node that follows or leads answers with that, so a late one finds the leader without a new
 election and without disturbing anybody: it joins when a quorum, the leader among it, says so.
@@ -116,10 +116,10 @@ class Election(ZabState):
             return
         if message.src == self.elected:
             self.on_leader_notification(message)
-        if self._not_looking() and message.state == State.LOOKING.value:
+        if self._settled() and message.state == State.LOOKING.value:
             self.send(self._notification(message.src))
 
-    def _not_looking(self) -> bool:
+    def _settled(self) -> bool:
         return self.state is not State.LOOKING
 
     def _look_at(self, message: Notification, *, new: bool) -> None:

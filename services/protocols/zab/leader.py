@@ -280,8 +280,7 @@ class Leader(ZabState):
     def tick_leading(self) -> None:
         heard = sorted(learner.heard_tick for learner in self.learners.values())
         if self.quorum > 1 and self.ticks - heard[1 - self.quorum] >= self.election_ticks:
-            # Paper §IV: "if the leader does not hear from a quorum, it goes back to phase 1" (with
-            # us: to the election); whom nobody hears would only keep its clients waiting.
+            # Whom no quorum hears commits nothing, and would only keep its clients waiting.
             self.look("no quorum heard for an election timeout")
         elif self.phase is Phase.DISCOVERY and self.ticks >= self._discover_until:
             self.look("no quorum promised an epoch")

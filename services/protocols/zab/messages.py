@@ -54,7 +54,7 @@ class Notification:
 
 @dataclass(slots=True)
 class CEpoch:
-    """Step f.1.1: "A follower sends to the prospective leader its last promise"."""
+    """Step f.1.1: a follower tells the prospective leader what it has promised last."""
 
     src: NodeId
     dst: NodeId

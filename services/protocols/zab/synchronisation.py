@@ -75,19 +75,29 @@ class Synchronisation(Leader):
         if learner.snapshot is None:
             known = self.history.holds(learner.last) and last.counter <= learner.last.counter
             if known or not self.history.holds(last):
-                # A repetition, or late, or as it was at ACK-E. But if it is the answer to what had
-                # to be said twice: a late TRUNC may have taken it back again. Ask it anew.
-                if learner.repeated and last != learner.last:
-                    learner.stage = Stage.JOINED
-                    self._send_new_epoch(learner)
+                # A repetition, or late, or as it was at ACK-E. But if it answers what had to be
+                # said twice: a late TRUNC may have taken it back again.
+                if last != learner.last:
+                    self._measure_again(learner)
                 return
         elif not self._has_arrived(learner.snapshot, last):
-            if message.offset != learner.offset and message.offset <= len(learner.snapshot.data):
+            if message.offset == learner.offset == 0:
+                # It has that already and more, of which this leader has compacted the end.
+                self._measure_again(learner)
+            elif message.offset != learner.offset and message.offset <= len(learner.snapshot.data):
                 learner.offset = message.offset
                 self.synchronise(learner)
             return
         learner.measure([last])
         self.synchronise(learner)
+
+    def _measure_again(self, learner: Learner) -> None:
+        """Its history is not as this leader believes: begin anew, from NEWEPOCH and ACK-E.
+
+        Only when a step had to be repeated, so not for an answer that is repeated or delayed."""
+        if learner.repeated:
+            learner.stage = Stage.JOINED
+            self._send_new_epoch(learner)
 
     def _has_arrived(self, snapshot: Snapshot, last: Zxid) -> bool:
         """Does a history that ends with `last` have it?

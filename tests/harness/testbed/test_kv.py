@@ -39,7 +39,7 @@ async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(
             async with cluster.session.get(f"{url}?consistency=local") as response:
                 return (await response.json()).get("value")
 
-        # Ready is who knows a leader; what is committed, it learns with the next message of the leader.
+        # Ready is who knows a leader; what is committed, it learns with the leader's next word.
         await until(local_value, 10, f"{leader} applies what its log holds")
 
         await cluster.set_clock(leader, offset_ms=5_000)
