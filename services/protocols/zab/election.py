@@ -124,6 +124,8 @@ class Election(ZabState):
 
     def _look_at(self, message: Notification, *, new: bool) -> None:
         looking = message.state == State.LOOKING.value
+        if not looking and self._join(message.round):
+            return
         if looking and message.round > self.round:
             self.begin_round(message.round)
         elif self._choose():
@@ -131,8 +133,7 @@ class Election(ZabState):
         elif looking and (message.round < self.round or new):
             # It is behind, or has only just come: what this node says is news to it.
             self.send(self._notification(message.src))
-        if looking or not self._join(message.round):
-            self._decide()
+        self._decide()
 
     def _decide(self) -> None:
         """A quorum votes as this node does, and nothing better came for a while, or can come."""
