@@ -84,6 +84,8 @@ Where it departs from the paper
 - *Election*: a node stands only while it hears a quorum, and votes only for whom it hears itself
   (election.py). So a node that has gone deaf neither deposes a leader, which it cannot anyway, for
   those who follow do not vote, nor is it elected for its long history again and again.
+- *A follower whose storage was wiped* is outside Zab's assumptions. The leader notices, says so
+  (event `log_lost`) and fills it again; a quorum of such nodes can lose what was committed.
 - *No primary-backup state changes*: what is ordered are commands, and each node carries them out.
   Exactly-once by idempotency key is in the state machine (`services/protocols/sessions.py`), hence
   in its snapshots. ZooKeeper keeps its sessions in the replicated state too, but does not look a
@@ -94,7 +96,7 @@ reads, core. Messages arrive at methods `on_<message>`.
 
 Events: look, become_follower, become_candidate (a prospective leader), become_leader (phase 3),
 accept_epoch, accept_leader, follow (phase 3), step_down, truncate_log, send_snapshot,
-install_snapshot.
+install_snapshot, log_lost.
 """
 
 from __future__ import annotations

@@ -105,12 +105,25 @@ class Leader(ZabState):
             return
         learner.stage = Stage.MEASURED
         learner.measure(message.history)
+        if learner.last.counter < learner.match_counter:
+            self._lost_its_history(learner)
         if message.promised and not self._is_ahead(learner, message.current_epoch):
             learner.promised = True
         if self.phase is Phase.DISCOVERY:
             self._count_promises()
         else:
             self.synchronise(learner)
+
+    def _lost_its_history(self, learner: Learner) -> None:
+        """It once had acknowledged more in this epoch than it has: its storage was wiped.
+
+        Zab does not allow for that (what it helped to commit may be lost with it), but a leader
+        that went on believing it would never send it the rest. Less is believed from here on,
+        never more, so an old ACK-E that looks like this does no harm.
+        """
+        matched, has = learner.match_counter, learner.last.counter
+        self.emit("log_lost", peer=learner.node, matched=matched, has=has)
+        learner.match_counter = 0
 
     def _is_ahead(self, learner: Learner, current_epoch: int) -> bool:
         """Is its history more recent than this leader's? Then what it has may be committed."""

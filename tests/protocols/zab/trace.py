@@ -42,6 +42,7 @@ EVENTS = {
     "step_down": "gives up leading: {reason}",
     "truncate_log": "drops its history from {first} to {last}: {leader} never saw it",
     "send_snapshot": "has compacted what {peer} needs: sends its snapshot up to {last_index}",
+    "log_lost": "notices that {peer} lost its history: it had {matched}, and now has {has}",
     "install_snapshot": "installs the snapshot up to {last_index}/{last_term}, {bytes} bytes",
 }
 
