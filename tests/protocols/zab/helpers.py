@@ -256,6 +256,7 @@ class Ensemble:
 
         def agreed() -> str | None:
             leaders = {core.leader() for core in self.cores.values()}
-            return leaders.pop() if len(leaders) == 1 else None
+            (leader,) = leaders if len(leaders) == 1 else (None,)
+            return leader if leader in self.cores else None
 
         return str(self.until(agreed))
