@@ -93,27 +93,19 @@ class CurrentEpochBeforeHistory(Zab):
 
 
 class CommitBeforeSynchronised(Zab):
-    """A prospective leader finds a proposal of an old epoch at a quorum, commits it before that
-    quorum acknowledged NEWLEADER, and crashes; a node that accepted an epoch in between, whose
-    history lacks the proposal, has the later currentEpoch, is elected, and truncates it (Raft's
-    figure 8)."""
+    """A follower delivers what DIFF brings before a quorum has acknowledged NEWLEADER: proposals of
+    an old epoch that nobody committed. The prospective leader crashes; a node that accepted an
+    epoch in between, whose history lacks them, has the later currentEpoch, is elected, and
+    truncates them (Raft's figure 8)."""
 
-    def _begin_synchronisation(self) -> None:
-        super()._begin_synchronisation()
-        if self.phase is Phase.SYNCHRONISATION:
-            for learner in self.learners.values():
-                learner.match_counter = self.history.common(learner.ends)
-            self.advance_commit_index()
+    def on_diff(self, message: Diff) -> None:
+        super().on_diff(message)
+        if self._hears(message.src, message.epoch):
+            self._commit(self.history.last_counter)
 
-    def on_ack_sync(self, message: AckSync) -> None:
-        super().on_ack_sync(message)
-        learner = self._learner(message.src, message.epoch)
-        if learner and self.phase is Phase.SYNCHRONISATION and self.history.holds(message.last):
-            learner.match_counter = max(learner.match_counter, message.last.counter)
-            self.advance_commit_index()
-
-    def may_commit(self) -> bool:
-        return True
+    def on_trunc(self, message: Trunc) -> None:
+        if message.last.counter >= self.commit_index:  # else the core notices by itself
+            super().on_trunc(message)
 
 
 class FollowerKeepsUnseenProposals(Zab):
@@ -197,32 +189,36 @@ class SnapshotLosesSessions(SessionMachine):
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`seeds` is within how many seeds (from 0 on) the simulation must find it."""
+    """The simulation must find it within `seeds` seeds from `first` on.
+
+    (`first` spares the test suite the seeds that are known to find nothing.)
+    """
 
     name: str
     zab: type[Zab] = Zab
     machine: type[SessionMachine] = SessionMachine
     persist_before_send: bool = True
-    seeds: int = 0
+    first: int = 0
+    seeds: int = 500
 
 
 CORRECT = Bug("none")
 BUGS = {
     bug.name: bug
     for bug in (
-        Bug("accepted_epoch_not_persisted", AcceptedEpochNotPersisted, seeds=600),
-        Bug("election_ignores_zxid", ElectionIgnoresZxid, seeds=600),
+        Bug("accepted_epoch_not_persisted", AcceptedEpochNotPersisted),
+        Bug("election_ignores_zxid", ElectionIgnoresZxid),
         Bug(
-            "new_leader_acknowledged_before_history", NewLeaderAcknowledgedBeforeHistory, seeds=600
+            "new_leader_acknowledged_before_history", NewLeaderAcknowledgedBeforeHistory, first=200
         ),
-        Bug("current_epoch_before_history", CurrentEpochBeforeHistory, seeds=600),
-        Bug("commit_before_synchronised", CommitBeforeSynchronised, seeds=600),
-        Bug("follower_keeps_unseen_proposals", FollowerKeepsUnseenProposals, seeds=600),
-        Bug("late_trunc_is_obeyed", LateTruncIsObeyed, seeds=600),
-        Bug("commit_out_of_order", CommitOutOfOrder, seeds=600),
-        Bug("acknowledges_beyond_a_gap", AcknowledgesBeyondAGap, seeds=600),
-        Bug("zab_stale_read_without_quorum", StaleReadWithoutQuorum, seeds=600),
-        Bug("snapshot_loses_sessions", machine=SnapshotLosesSessions, seeds=600),
-        Bug("zab_ack_before_persist", persist_before_send=False, seeds=600),
+        Bug("current_epoch_before_history", CurrentEpochBeforeHistory, first=330),
+        Bug("commit_before_synchronised", CommitBeforeSynchronised, first=60),
+        Bug("follower_keeps_unseen_proposals", FollowerKeepsUnseenProposals),
+        Bug("late_trunc_is_obeyed", LateTruncIsObeyed, first=120),
+        Bug("commit_out_of_order", CommitOutOfOrder),
+        Bug("acknowledges_beyond_a_gap", AcknowledgesBeyondAGap),
+        Bug("zab_stale_read_without_quorum", StaleReadWithoutQuorum, first=240),
+        Bug("snapshot_loses_sessions", machine=SnapshotLosesSessions),
+        Bug("zab_ack_before_persist", persist_before_send=False),
     )
 }
