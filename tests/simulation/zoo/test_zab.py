@@ -1,7 +1,7 @@
 """The simulation must find what is planted in Zab, or its silence about the core means nothing.
 
 Goal: every bug of zab.py is found soon, named, and found again from its seed.
-Method: seeds from `Bug.first` on, at most `Bug.seeds` of them; the failure's own words, twice the same.
+Method: `Bug.seeds` seeds from `Bug.first` on; the failure's own words, twice the same.
 """
 
 from __future__ import annotations
