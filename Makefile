@@ -54,8 +54,8 @@ clean: ## remove runs, bytecode and what a killed run left behind
 test: $(VENV)/.test ## the whole test suite
 	@$(VENV)/bin/python -m pytest
 
-sim: $(VENV)/.test ## seeded simulation of the protocol cores [RUNS=10000] [SEED=0]
-	@$(VENV)/bin/python -m tests.simulation --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
+sim: $(VENV)/.test ## seeded simulation of the protocol cores [PROTOCOL=raft|zab] [RUNS=10000] [SEED=0]
+	@$(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
 
 kafka: $(VENV)/.run ## fetch Apache Kafka for local runs (needs Java 17 and Maven)
 	@$(VENV)/bin/python -m labs.harness.testbed.kafka_install

@@ -176,8 +176,7 @@ def test_a_leader_that_meets_a_later_promise_resigns() -> None:
 def test_messages_of_an_epoch_older_than_the_promise_are_ignored() -> None:
     """Step f.1.2 is a promise: nothing of an earlier epoch is accepted from there on."""
     core = accepted([1], epoch=2)
-    core.step(looking_leader := NewEpoch("n2", "n1", 4))
-    assert looking_leader.epoch == core.accepted_epoch
+    core.step(NewEpoch("n2", "n1", 4))
     core.ready()
     core.step(Diff("n2", "n1", 2, Zxid(1, 1), []))
 

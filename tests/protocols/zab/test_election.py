@@ -67,7 +67,7 @@ def test_a_later_round_is_taken_over_and_clears_the_votes() -> None:
     core.step(looking("n2", round=4, current=1, last=(1, 1)))
 
     sent = of(core.ready(), Notification)
-    assert {(m.round, m.vote) for m in sent} == {(4, "n2")} or core.round == 4
+    assert {(m.round, m.vote) for m in sent} == {(4, "n2")}
     assert core.vote != "n5", "its vote was of an earlier round"
 
 
@@ -180,12 +180,14 @@ def test_a_node_that_does_not_hear_the_leader_does_not_depose_it() -> None:
     epoch = ensemble.cores[leader].accepted_epoch
     deaf = next(name for name in ensemble.names if name != leader)
     ensemble.cut = {(leader, deaf)}
+    ensemble.events.clear()
     ensemble.tick(20 * ELECTION)
 
     assert ensemble.cores[leader].leads()
     assert ensemble.cores[leader].accepted_epoch == epoch
     assert ensemble.cores[deaf].status()["role"] == "looking"
-    assert ("become_candidate", deaf) not in [(e.name, n) for n, e in ensemble.events[-50:]]
+    assert {name for name, event in ensemble.events if event.name == "look"} == {deaf}
+    assert "become_candidate" not in {event.name for _, event in ensemble.events}
     ensemble.cut = set()
     assert ensemble.leader() == leader
 
