@@ -56,6 +56,22 @@ def test_a_killed_node_has_no_role_from_then_on() -> None:
     assert found[-1] == Stay("n1", 10, 50, "leader", 2)
 
 
+@pytest.mark.parametrize(
+    ("event", "role"),
+    [
+        ("become_primary", "primary"),
+        ("become_pre_candidate", "pre-candidate"),
+        ("look", "looking"),
+        ("start_view_change", "view-change"),
+        ("fatal", ""),
+        ("grant_vote", None),
+    ],
+)
+def test_the_steps_of_each_protocol_lead_to_roles(event: str, role: str | None) -> None:
+    """In the words of its paper; what is no change of role leaves it alone."""
+    assert messages.role_after(event) == role
+
+
 def test_frames_are_joined_by_link_and_number() -> None:
     """What was sent and never received was lost; a restarted node counts from 1 again."""
     n1 = Wide("frames", "n1", sent=[(1000, "n2", 1, "Vote", 1, 1), (2000, "n2", 2, "Vote", 1, 1),

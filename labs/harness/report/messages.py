@@ -41,6 +41,18 @@ def join(frames: Iterable[Wide], start_ns: int) -> list[Message]:
     return found
 
 
+_ROLES = {
+    "start": "starting",
+    "step_down": "follower",
+    "follow": "follower",
+    "look": "looking",  # Zab
+    "start_view_change": "view-change",  # Viewstamped Replication
+    "recover": "recovering",
+    "stop": "",
+    "fatal": "",
+}
+
+
 def role_after(event: str) -> str | None:
     """The role that a step of a protocol leads to, by its name; None if it leads to none.
 
@@ -48,8 +60,7 @@ def role_after(event: str) -> str | None:
     """
     if event.startswith("become_"):
         return event.removeprefix("become_").replace("_", "-")
-    steps = {"step_down": "follower", "follow": "follower", "start": "starting"}
-    return steps.get(event) or ("" if event in ("stop", "fatal") else None)
+    return _ROLES.get(event)
 
 
 def stays(
