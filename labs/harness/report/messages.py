@@ -47,7 +47,7 @@ _ROLES = {
     "follow": "follower",
     "look": "looking",  # Zab
     "start_view_change": "view-change",  # Viewstamped Replication
-    "recover": "recovering",
+    "recover": "backup",  # has recovered, and takes part again
     "stop": "",
     "fatal": "",
 }
