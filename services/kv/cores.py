@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from services.chassis.config import NodeConfig
-from services.protocols import primary_backup, raft
+from services.protocols import paxos, primary_backup, raft
 from services.protocols.core import Core
 
 
@@ -21,6 +21,17 @@ class Protocol(NamedTuple):
 
 def _raft(config: NodeConfig, random: Random, records: list[Any]) -> Core:
     return raft.Raft(
+        config.node,
+        tuple(config.peers),
+        random=random,
+        records=records,
+        election_ticks=config.election_ticks,
+        heartbeat_ticks=config.heartbeat_ticks,
+    )
+
+
+def _paxos(config: NodeConfig, random: Random, records: list[Any]) -> Core:
+    return paxos.Paxos(
         config.node,
         tuple(config.peers),
         random=random,
@@ -45,5 +56,6 @@ def _primary_backup(config: NodeConfig, random: Random, records: list[Any]) -> C
 
 PROTOCOLS = {
     "raft": Protocol(_raft, raft.MESSAGES, raft.RECORDS),
+    "paxos": Protocol(_paxos, paxos.MESSAGES, paxos.RECORDS),
     "primary_backup": Protocol(_primary_backup, primary_backup.MESSAGES, primary_backup.RECORDS),
 }
