@@ -7,16 +7,24 @@ Method: everything in a run comes from its seed; so a seed and a planted bug nam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.simulation.bugs import BUGS, CORRECT, Bug
+from tests.simulation.bugs import BUGS, CORRECT
 from tests.simulation.cluster import Trace, Violation
+from tests.simulation.paxos import Outcome as PaxosOutcome
+from tests.simulation.paxos import PaxosRun
 from tests.simulation.raft import Outcome, RaftRun
+from tests.simulation.zoo import paxos as paxos_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PROTOCOLS = {"raft": RaftRun}
+PROTOCOLS: dict[str, Any] = {"raft": RaftRun, "paxos": PaxosRun}
+# By protocol: the planted bugs, and the absence of one.
+ZOO: dict[str, dict[str, Any]] = {
+    "raft": {CORRECT.name: CORRECT, **BUGS},
+    "paxos": {paxos_zoo.CORRECT.name: paxos_zoo.CORRECT, **paxos_zoo.BUGS},
+}
 
 INVARIANTS = (
     "election safety",
@@ -28,6 +36,19 @@ INVARIANTS = (
     "linearizable reads",
     "durability",  # what a node restarts from is what it had promised
     "convergence",  # after healing: a leader, new writes and reads, equal replicas
+    # Paxos' (Paxos Made Moderately Complex, §2)
+    "one leader in a ballot",
+    "A1",  # ballots are adopted in rising order
+    "A2",  # accepted only in the ballot that is adopted
+    "A4",  # one command for a ballot and slot
+    "A5",  # what a majority accepted, higher ballots accept too
+    "C1",  # one commander for a ballot and slot
+    "C2",  # what a majority accepted, higher ballots propose
+    "R1",  # one decision for a slot, and a majority accepted it
+    "R2",  # all slots up to the last one applied are decided
+    "R3",  # the state is what the decisions make of the initial one
+    "R4",  # what is decided stays decided
+    "exactly once",  # a write repeated by its client is carried out once
 )
 WITHIN_A_NODE = "an assertion within a node"
 
@@ -56,9 +77,10 @@ class Failure:
 
 
 def simulate(
-    seed: int, bug: Bug = CORRECT, *, protocol: str = "raft", trace: Trace | None = None
-) -> Outcome | Failure:
+    seed: int, bug: Any = None, *, protocol: str = "raft", trace: Trace | None = None
+) -> Outcome | PaxosOutcome | Failure:
     """One seed. Any exception is a finding: nothing that a network does may raise one."""
+    bug = bug or ZOO[protocol][CORRECT.name]
     try:
         return PROTOCOLS[protocol](seed, bug, trace).run()
     except Violation as violation:
@@ -75,21 +97,23 @@ def simulate(
 def run_one(work: tuple[str, int, str]) -> Failure | None:
     """`simulate` by names, for another process."""
     protocol, seed, bug = work
-    result = simulate(seed, BUGS.get(bug, CORRECT), protocol=protocol)
+    result = simulate(seed, ZOO[protocol][bug], protocol=protocol)
     return result if isinstance(result, Failure) else None
 
 
-def first_failure(seeds: Iterable[int], bug: Bug = CORRECT) -> Failure | None:
+def first_failure(
+    seeds: Iterable[int], bug: Any = CORRECT, *, protocol: str = "raft"
+) -> Failure | None:
     for seed in seeds:
-        result = simulate(seed, bug)
+        result = simulate(seed, bug, protocol=protocol)
         if isinstance(result, Failure):
             return result
     return None
 
 
-def digest(seed: int, bug: Bug = CORRECT) -> str:
+def digest(seed: int, bug: Any = None, *, protocol: str = "raft") -> str:
     """Of every line of the run's trace: two runs that have the same did the same."""
     trace = Trace()
-    result = simulate(seed, bug, trace=trace)
+    result = simulate(seed, bug, protocol=protocol, trace=trace)
     trace.add(str(result))
     return trace.digest()

@@ -9,7 +9,6 @@ from services.protocols.core import Core, Entry, NodeId, Ready
 from services.protocols.paxos.acceptor import Acceptor
 from services.protocols.paxos.messages import (
     Accepted,
-    Decided,
     Decisions,
     Learn,
     Learned,
@@ -152,12 +151,11 @@ class Paxos(Scout, Acceptor, Replica, Reads):
         """As they came about, so that a torn write keeps a prefix that could have been."""
         if self._snapshot_changed:
             records = self._all_records()
-        else:
-            records = self._records
-            if records and self._decided_recorded < self.slots.decided:
-                records.append(Decided(self.slots.decided))
-        if records:
             self._decided_recorded = self.slots.decided
+        else:
+            if self._records:
+                self.record_decided()
+            records = self._records
         self._records = []
         self._snapshot_changed = self._promise_changed = False
         return records

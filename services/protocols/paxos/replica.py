@@ -51,16 +51,22 @@ class Replica(PaxosState):
     def _ask_to_learn(self, source: NodeId) -> None:
         self._asked = (source, self.ticks)
         index = offset = 0
+        if self._receiving is not None and self._receiving[1] <= self.slots.decided:
+            # Overtaken by decisions that came another way. To ask for the rest would be answered
+            # with the rest, and thrown away, for ever.
+            self._receiving, self._received = None, bytearray()
         if self._receiving is not None and self._receiving[0] == source:
             index, offset = self._receiving[1], len(self._received)
         self.send(Learn(self.node, source, self.slots.decided, index, offset))
 
     def on_decisions(self, message: Decisions) -> None:
         new = [entry for entry in message.entries if entry.index > self.slots.decided]
-        if self.role is Role.LEADER or (new and new[0].index != self.slots.decided + 1):
-            return  # an active leader decides by its own commanders; a gap is not skipped
-        if new:
-            self.decide_learned(new)
+        if self.role is Role.LEADER or not new or new[0].index != self.slots.decided + 1:
+            # An active leader decides by its own commanders; a gap is not skipped; and nothing new
+            # asks for nothing: if every repeated answer led to a request, and some requests are
+            # repeated too, the two would multiply until the network is full of them.
+            return
+        self.decide_learned(new)
         self._learned(message.src, message.decided)
 
     def _learned(self, source: NodeId, upto: int) -> None:

@@ -198,10 +198,21 @@ class PaxosState:
             self._records.append(Accepted(self.ballot, list(entries)))
 
     def decide_learned(self, entries: list[Entry]) -> None:
-        """Decisions of the next slots, from another replica."""
+        """Decisions of the next slots, from another replica.
+
+        The slots before them may be known as decided from the p2a of a leader only, which is not
+        recorded by itself: a restart would find a hole there, hence the mark.
+        """
+        self.record_decided()
         for entry in entries:
             self.slots.decide(entry)
         self._records.append(Learned(list(entries)))
+        self._decided_recorded = self.slots.decided
+
+    def record_decided(self) -> None:
+        if self._decided_recorded < self.slots.decided:
+            self._records.append(Decided(self.slots.decided))
+            self._decided_recorded = self.slots.decided
 
     # ---- time and roles ---------------------------------------------------------------------
 
