@@ -19,10 +19,12 @@ from services.chassis.errors import Indefinite, ServiceError
 from services.kv.client import KvClient
 from tests.services.cluster import Cluster, cluster, until
 
+PROTOCOLS = ("raft", "paxos")  # those that elect a leader and promise linearizability
 
-@pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with cluster(tmp_path, 3) as made:
+
+@pytest.fixture(params=PROTOCOLS)
+async def three(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    async with cluster(tmp_path, 3, protocol=request.param) as made:
         yield made
 
 
@@ -120,9 +122,10 @@ async def test_trace(three: Cluster) -> None:
     assert "become_leader" in names
 
 
-async def test_follower_restarts_behind_a_snapshot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_follower_restarts_behind_a_snapshot(tmp_path: Path, protocol: str) -> None:
     """A follower that missed more than the log still holds is brought up by a snapshot."""
-    async with cluster(tmp_path, 3, snapshot_entries="20") as made:
+    async with cluster(tmp_path, 3, snapshot_entries="20", protocol=protocol) as made:
         leader = await made.leader()
         follower = next(node for node in made.addresses if node != leader)
         await made.stop(follower)
@@ -135,9 +138,11 @@ async def test_follower_restarts_behind_a_snapshot(tmp_path: Path) -> None:
         assert (status, document["value"]) == (200, "x" * 1000)
 
 
-async def test_all_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_all_restart(tmp_path: Path, protocol: str) -> None:
     """Acknowledged writes survive a restart of all nodes (with real fdatasync)."""
-    async with cluster(tmp_path, 3, fsync="always") as made, KvClient(made.addresses) as client:
+    settings = {"fsync": "always", "protocol": protocol}
+    async with cluster(tmp_path, 3, **settings) as made, KvClient(made.addresses) as client:
         replies = await asyncio.gather(
             *(client.put(f"k{n}", n, deadline_ms=5000) for n in range(50))
         )

@@ -15,9 +15,10 @@ from tests.services.cluster import Cluster, cluster, until
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-async def one(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with cluster(tmp_path, 1, fault_injection="on", tick_ms="2") as made:
+@pytest.fixture(params=["raft", "paxos"])
+async def one(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    settings = {"fault_injection": "on", "tick_ms": "2", "protocol": request.param}
+    async with cluster(tmp_path, 1, **settings) as made:
         yield made
 
 

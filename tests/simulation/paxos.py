@@ -236,7 +236,7 @@ class PaxosRun:
         # With leases clocks may be off by up to 10 % each way, which is inside what the lease
         # allows for. Everything else must hold with any clocks.
         trusting = self.workload.leases > 0
-        drift = bug.clock_drift if trusting else random.choice((0.1, 0.6))
+        drift = 0.1 if trusting else random.choice((0.1, 0.6))
         self.nemesis = Nemesis(random, drift=drift)
         if self.nemesis.theme == "regicide":
             names = names[: random.choice((3, 5))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class Paxos(Scout, Acceptor, Replica, Reads):
             limits=limits or Limits(),
         )
         self._teaching = {}
+        self.commanders, self.pending = {}, deque()
         self._leave_campaign()
         self._begin_reads()
         self.replay(records)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from labs.harness.testbed.cluster import until
 from labs.harness.testbed.description import kv_cluster
 from labs.harness.testbed.launcher import ROOT
@@ -13,11 +15,14 @@ from labs.harness.testbed.local import LocalTestbed
 from tests.harness.testbed.contract import READY_WITHIN_S
 
 
-async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["raft", "paxos"])
+async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(
+    tmp_path: Path, protocol: str
+) -> None:
     """Kill the leader: another one leads; the old one returns with its data, as a follower."""
     async with (
         LocalTestbed(tmp_path) as testbed,
-        testbed.cluster(kv_cluster(5, protocol="raft")) as cluster,
+        testbed.cluster(kv_cluster(5, protocol=protocol)) as cluster,
     ):
         await cluster.ready(READY_WITHIN_S)
         [leader] = await until(cluster.primaries, 10, "a leader")
@@ -34,7 +39,7 @@ async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(tmp_path: P
             async with cluster.session.get(f"{url}?consistency=local") as response:
                 return (await response.json()).get("value")
 
-        # Ready is who knows a leader; what is committed, it learns with the next AppendEntries.
+        # Ready is who knows a leader; what is committed, it learns with the leader's next word.
         await until(local_value, 10, f"{leader} applies what its log holds")
 
         await cluster.set_clock(leader, offset_ms=5_000)
