@@ -3,7 +3,7 @@
 *When.* A node that hears no leader for a random time first asks who would promise (P0a), and only
 with a majority's yes does it take a ballot. A node that was cut off comes back with its old ballot.
 
-*AIMD* (*Paxos Made Moderately Complex* §3): "TCP-like additive increase, multiplicative decrease",
+*AIMD* (*Paxos Made Moderately Complex* §3): additive increase, multiplicative decrease as in TCP,
 turned round for a timeout. Without it two leaders can preempt each other for ever. `patience`
 grows by half when an attempt fails or is preempted, and shrinks by one tick with each sign of a
 leader that gets on. It stays between `election_ticks` and twice that, so a take-over stays prompt,

@@ -102,7 +102,7 @@ def test_p1a() -> None:
 
 
 def test_the_promise_survives_a_restart() -> None:
-    """§2.2: "an acceptor needs to remember this information even if it fails and then restarts"."""
+    """§2.2: "an acceptor must remember this information even if it fails and then restarts"."""
     acceptor = Acceptor("a1")
     acceptor.step(Prepare("p2", "a1", 3))
     again = Acceptor("a1", acceptor.state)
