@@ -12,7 +12,7 @@ NODES  ?=
 export ON SEED REPEAT NODES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs doctor clean test sim lint types bench lock
+.PHONY: help setup labs doctor clean test sim lint types bench bench-checkers lock kafka
 
 help: ## this list
 	@echo "Faultline: break real services, read the verdict."
@@ -24,12 +24,12 @@ help: ## this list
 setup: $(VENV)/.run ## make .venv from requirements.lock (the other targets do it by themselves)
 
 # Bytecode is compiled once, here: without it every process start pays for it again (0.3 s a node).
-$(VENV)/.run: requirements.lock
+$(VENV)/.run: requirements.lock requirements-embedded.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here: install Python 3.11 or newer, or say make PYTHON=…"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: say make PYTHON=python3.11 (or newer)"; exit 2; }
 	@echo "Setting up $(VENV) (once) …"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock -r requirements-embedded.lock
 	@$(VENV)/bin/python -m compileall -q services labs
 	@touch $@
 
@@ -57,6 +57,9 @@ test: $(VENV)/.test ## the whole test suite
 sim: $(VENV)/.test ## seeded simulation of the protocol cores [RUNS=10000] [SEED=0]
 	@$(VENV)/bin/python -m tests.simulation --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
 
+kafka: $(VENV)/.run ## fetch Apache Kafka for local runs (needs Java 17 and Maven)
+	@$(VENV)/bin/python -m labs.harness.testbed.kafka_install
+
 lint: $(VENV)/.test ## style and types
 	@$(VENV)/bin/ruff check services labs tests
 	@$(VENV)/bin/ruff format --check services labs tests
@@ -65,6 +68,10 @@ lint: $(VENV)/.test ## style and types
 bench: $(VENV)/.run ## throughput and latency, as ratios to peers measured in the same run
 	@$(RUN) bench
 
+bench-checkers: $(VENV)/.run ## the checkers beside porcupine, where Go is here [QUICK=1]
+	@$(VENV)/bin/python -m labs.harness.checkers.bench $(if $(QUICK),--quick)
+
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock --group embedded -o requirements-embedded.lock
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock --group test pyproject.toml -o requirements-test.lock

@@ -110,5 +110,21 @@ def bench(context: typer.Context) -> None:
     raise typer.Exit(measure(context.args))
 
 
+@app.command(
+    # All options, --help among them, are the checkers' own: their names need the checkers' import,
+    # which no other command shall wait for.
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "help_option_names": [],
+    }
+)
+def check(context: typer.Context) -> None:
+    """Judge anybody's history: `check FILE --model cas-register [--explain]`, more with --help."""
+    from labs.harness.checkers.cli import main as judge
+
+    raise typer.Exit(judge(context.args))
+
+
 if __name__ == "__main__":
     sys.exit(app())

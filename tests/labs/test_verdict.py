@@ -6,6 +6,7 @@ import pytest
 
 from labs.harness.lab.repeat import wilson
 from labs.harness.lab.verdict import EXIT_CODES, Claim, FaultRecord, VariantResult, decide
+from labs.harness.testbed.errors import NodeExited
 
 
 def held(*holds: bool | None, name: str = "raft") -> VariantResult:
@@ -67,6 +68,29 @@ def test_trouble_of_the_experiment_is_no_failure_of_the_system() -> None:
     troubled.trouble = "n3 did not start"
 
     assert word([troubled, control(False)], [fault()]) == "invalid"
+
+
+def test_a_node_that_contradicts_itself_fails_the_lab() -> None:
+    """The protocol stopped it, not the experiment; that no cluster recovers then is no excuse."""
+    crashed = held(True)
+    crashed.crash = "n2 found itself wrong and stopped: AssertionError: n4 claims to match 91"
+    control_too = control(False)
+    control_too.crash = "n1 found itself wrong and stopped: AssertionError"
+
+    assert word([crashed], [fault(recovered=False)]) == "fail"
+    assert word([held(True), control_too], [fault()]) == "fail"
+
+
+def test_only_the_nodes_own_invariants_count_as_its_fault() -> None:
+    """Killed, out of disk or port taken: the experiment's trouble. Exit code 70: its own."""
+    log = (
+        '{"event":"the node fails and stops","exception":"Traceback …\\nAssertionError: 91 > 72"}\n'
+        '{"event":"stopped","exit_code":70}\n'
+    )
+
+    assert NodeExited("n2", 70, log).own_fault == "AssertionError: 91 > 72"
+    assert NodeExited("n2", 70, "garbage").own_fault == "its log does not say why"
+    assert [NodeExited("n2", code, log).own_fault for code in (-9, 71, 74, None)] == [""] * 4
 
 
 @pytest.mark.parametrize("results", [[held(True, None), control(False)],

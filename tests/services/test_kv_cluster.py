@@ -142,9 +142,12 @@ async def test_follower_restarts_behind_a_snapshot(tmp_path: Path, protocol: str
 async def test_all_restart(tmp_path: Path, protocol: str) -> None:
     """Acknowledged writes survive a restart of all nodes (with real fdatasync)."""
     settings = {"fsync": "always", "protocol": protocol}
-    async with cluster(tmp_path, 3, **settings) as made, KvClient(made.addresses) as client:
+    async with (
+        cluster(tmp_path, 3, **settings) as made,
+        KvClient(made.addresses, retries=20) as client,
+    ):
         replies = await asyncio.gather(
-            *(client.put(f"k{n}", n, deadline_ms=5000) for n in range(50))
+            *(client.put(f"k{n}", n, deadline_ms=5000, idempotency_key=f"i{n}") for n in range(50))
         )
         assert len({reply.version for reply in replies}) == 50
         await made.stop()
@@ -158,7 +161,10 @@ async def test_all_restart(tmp_path: Path, protocol: str) -> None:
 async def test_primary_backup(tmp_path: Path, acknowledgement: str) -> None:
     """The same face over primary-backup; the roles are its own words."""
     settings = {"protocol": "primary_backup", "acknowledgement": acknowledgement}
-    async with cluster(tmp_path, 3, **settings) as made, KvClient(made.addresses) as client:
+    async with (
+        cluster(tmp_path, 3, **settings) as made,
+        KvClient(made.addresses, retries=20) as client,
+    ):
         await client.put("a", 1, deadline_ms=5000)
         await client.put("a", 2, deadline_ms=5000)
         assert (await client.get("a", deadline_ms=5000)).value == 2

@@ -9,6 +9,8 @@ import sys
 
 from aiohttp import web
 
+from labs.harness.workloads.http_load import new_event_loop
+
 
 def main() -> None:
     port, body = int(sys.argv[1]), sys.argv[2].encode()
@@ -18,7 +20,9 @@ def main() -> None:
 
     app = web.Application()
     app.router.add_get("/kv/{key}", get)
-    web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
+    # On the loop that the store's nodes run on: the ratio shall tell what observing costs.
+    loop = new_event_loop()
+    web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None, loop=loop)
 
 
 if __name__ == "__main__":

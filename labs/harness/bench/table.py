@@ -15,7 +15,7 @@ PUT_RATIO_MIN = 1.3
 GET_CPU_RATIO_MAX = 1.5
 START_S_MAX = 0.5
 RESIDENT_MIB_MAX = 60.0
-ETCD = ("etcd v2", "etcd v3")
+ETCD = ("etcd v3", "etcd v2")
 
 
 @dataclass(slots=True)
@@ -38,14 +38,16 @@ class Goal:
 def goals(puts: list[Figures], gets: list[Figures], starts: list[Figures]) -> list[Goal]:
     """The budgets of the design, as ratios of medians where there is a peer."""
     found = []
-    for clients in CLIENTS:
-        ours = middle(puts, "throughput", interface="faultline", clients=clients)
-        # Against the better of etcd's HTTP interfaces, at this number of clients.
-        theirs = [middle(puts, "throughput", interface=name, clients=clients) for name in ETCD]
-        best = max((value for value in theirs if not math.isnan(value)), default=math.nan)
-        found.append(
-            Goal(f"durable PUT/s over etcd's, {_clients(clients)}", PUT_RATIO_MIN, ours / best)
-        )
+    # Both of etcd's HTTP interfaces: v3's (JSON to its gRPC) is the one that every version since
+    # 3.0 serves; v2's has no gateway in the way, and is gone in 3.6.
+    for name in ETCD:
+        for clients in CLIENTS:
+            ours, theirs = (
+                middle(puts, "throughput", interface=each, clients=clients)
+                for each in ("faultline", name)
+            )
+            what = f"durable PUT/s over {name}'s, {_clients(clients)}"
+            found.append(Goal(what, PUT_RATIO_MIN, ours / theirs))
     observed, bare = (middle(gets, "cpu_us", handler=name) for name in ("observed", "bare"))
     found.append(
         Goal("CPU of an observed GET over bare", GET_CPU_RATIO_MAX, observed / bare, at_most=True)

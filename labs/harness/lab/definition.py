@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from labs.harness.lab.verdict import Expectation, VariantResult
@@ -50,6 +50,9 @@ class Lab:
     answer: Callable[[Results], str]
     predictions: tuple[Prediction, ...] = ()
     comparison: tuple[tuple[str, str], ...] = ()  # row title, format of its figures
+    # What an interviewer asks next, and what to say.
+    follow_ups: Mapping[str, str] = field(default_factory=dict)
+    misses: str = ""  # what of the real thing the toy leaves out
 
     def __post_init__(self) -> None:
         expectations = {variant.expected for variant in self.variants}

@@ -14,6 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from labs.harness.testbed import kafka_install
+from labs.harness.testbed.errors import TestbedError
+from labs.harness.testbed.local_members import find_redis
+
 PACKAGES = ("aiohttp", "msgspec")
 
 
@@ -63,12 +67,17 @@ def doctor(console: Console) -> int:
     python_ok = sys.version_info >= (3, 11)
     engine = _engine()
     etcd = shutil.which("etcd")
+    redis = _redis()
+    no_kafka = kafka_install.missing()
     rows = [
         ("Python 3.11 or newer", python_ok, platform.python_version(),
          "make PYTHON=python3.13 setup", "everything"),
         ("packages of requirements.lock", True, "installed", "make setup", "everything"),
         ("a loopback port", _can_listen(), "127.0.0.1", "allow this user to listen on 127.0.0.1",
          "ON=local"),
+        ("Redis", bool(redis), redis, "make setup, or install redis-server", "Redis labs"),
+        ("Apache Kafka", not no_kafka, kafka_install.VERSION, "make kafka (needs Java 17, Maven)",
+         "Kafka labs"),
         ("Docker engine", engine is not None, engine or "",
          "install Docker, or stay with ON=local", "ON=compose"),
         ("etcd", etcd is not None, etcd or "", "apt-get install etcd-server (to compare with)",
@@ -85,6 +94,14 @@ def doctor(console: Console) -> int:
     console.print("\nLabs run here: [bold]make lab-partition[/]" if runs_locally
                   else "\nLabs can't run here yet: see the last column.")  # fmt: skip
     return 0 if runs_locally else 2
+
+
+def _redis() -> str:
+    """What would run as Redis here; empty when nothing can."""
+    try:
+        return find_redis()[1]
+    except TestbedError:
+        return ""
 
 
 def _can_listen() -> bool:

@@ -19,7 +19,7 @@ from labs.harness.lab.story import Story
 from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, as_plain, decide
 from labs.harness.links.control import LinksError
 from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
-from labs.harness.testbed.cluster import TestbedError, TimedOut
+from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut
 from labs.harness.testbed.launcher import Launched
 from labs.harness.testbed.local import LocalTestbed
 
@@ -49,7 +49,7 @@ async def _run(
         for variant in lab.variants:
             result = await _run_variant(lab, variant, options, story, testbed, directory, faults)
             results[variant.name] = result
-            if result.trouble is not None:
+            if result.trouble is not None or result.crash is not None:
                 break  # an experiment that can't be trusted is not worth the other variants' time
     word, reason = decide(list(results.values()), faults)
     verdict = Verdict(
@@ -84,15 +84,32 @@ async def _run_variant(
     began = time.monotonic()
     try:
         async with _stage(variant, result, options, story, testbed, directory, faults) as stage:
-            await lab.scenario(stage)
+            try:
+                await lab.scenario(stage)
+            except TROUBLE:
+                result.crash = _crash(stage)
+                raise
     except TROUBLE as trouble:
-        result.trouble = str(trouble)
-        story.error(result.trouble)
+        if result.crash is None:
+            result.trouble = str(trouble)
+        story.error(result.crash or str(trouble))
     finally:
         story.pause()
         story.now = None
     result.elapsed_s = round(time.monotonic() - began, 3)
     return result
+
+
+def _crash(stage: Stage) -> str | None:
+    """Which node contradicted itself and stopped, if that is what is behind the trouble."""
+    try:
+        stage.cluster.check()
+    except NodeExited as exited:
+        if exited.node in stage.cluster.nodes and exited.own_fault:
+            return f"{exited.node} found itself wrong and stopped: {exited.own_fault}"
+    except TestbedError:
+        pass
+    return None
 
 
 @asynccontextmanager
@@ -113,6 +130,9 @@ async def _stage(
         story.now = lambda: recorder.now_ns() / 1e9
         spec = variant.cluster(options.nodes)
         cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
+        result.members = cluster.member_flavours()
+        for member, flavour in result.members.items():
+            story.note(f"{member}: {flavour}")
         nemesis = Nemesis(
             cluster,
             recorder,
@@ -176,6 +196,7 @@ def _conclude(
     story.verdict(verdict)
     if verdict.verdict == "pass":
         story.answer(lab.answer(results))
+        story.follow_ups(lab.follow_ups, lab.misses)
     else:
         story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
     try:

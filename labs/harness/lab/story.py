@@ -6,7 +6,7 @@ story's own lines appear, so that a log of CI reads the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from textwrap import dedent
 
 from rich.console import Console
@@ -101,12 +101,17 @@ class Story:
 
     def answer(self, text: str) -> None:
         self._print("\n[bold]The 90-second answer[/]")
-        paragraphs = dedent(text).strip().split("\n\n")
-        for number, paragraph in enumerate(paragraphs):
-            if not self.quiet:
-                line = " ".join(paragraph.split())
-                above = 1 if number else 0
-                self.console.print(Padding(escape(line), (above, 0, 0, 2), expand=False))
+        for number, paragraph in enumerate(dedent(text).strip().split("\n\n")):
+            self._paragraph(escape(" ".join(paragraph.split())), above=min(number, 1))
+
+    def follow_ups(self, follow_ups: Mapping[str, str], misses: str) -> None:
+        if follow_ups:
+            self._print("\n[bold]They will ask next[/]")
+        for question, reply in follow_ups.items():
+            self._paragraph(f"[italic]{escape(question)}[/] {escape(reply)}")
+        if misses:
+            self._print("\n[bold]What the toy leaves out[/]")
+            self._paragraph(escape(misses))
 
     def directory(self, path: str) -> None:
         self._print(f"\n[dim]Evidence:[/] {escape(path)}", always=True)
@@ -114,6 +119,10 @@ class Story:
     def error(self, text: str) -> None:
         self.pause()
         self.console.print(f"[bold red]{escape(text)}[/]")
+
+    def _paragraph(self, markup: str, above: int = 0) -> None:
+        if not self.quiet:
+            self.console.print(Padding(markup, (above, 0, 0, 2), expand=False))
 
     def _row(self, left: str, right: str, style: str = "") -> None:
         if self.quiet:

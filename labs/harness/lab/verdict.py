@@ -50,18 +50,26 @@ class FaultRecord(msgspec.Struct):
 
 
 class VariantResult(msgspec.Struct):
-    """What one variant showed. `trouble` says why the experiment itself can't be trusted."""
+    """What one variant showed. `trouble` says why the experiment itself can't be trusted.
+
+    `crash`: a node contradicted itself and stopped, which no variant may do, nor a control.
+    `members`: what really ran as Redis and Kafka, by the member's name.
+    """
 
     name: str
     expected: Expectation
     claims: list[Claim] = []
     trouble: str | None = None
+    crash: str | None = None
     elapsed_s: float = 0.0
     figures: dict[str, Any] = {}
+    members: dict[str, str] = {}
 
     @property
     def outcome(self) -> Outcome:
         """A control breaks when *all* it exists to break is broken; one left whole means no."""
+        if self.crash is not None:
+            return "breaks"
         if self.trouble is not None or not self.claims:
             return "unknown"
         relevant = self.claims
@@ -100,6 +108,8 @@ class Verdict(msgspec.Struct):
 def decide(results: list[VariantResult], faults: list[FaultRecord]) -> tuple[Word, str]:
     """The run's word and the sentence that explains it."""
     for result in results:
+        if result.crash is not None:  # before the faults: from that one, no cluster recovers
+            return "fail", f"{result.name}: {result.crash}"
         if result.trouble is not None:
             return "invalid", f"{result.name}: {result.trouble}"
     for fault in faults:

@@ -45,7 +45,7 @@ class Effect(Protocol):
 
 
 class ProcessEffect:
-    """`kill` (inverse: start), `pause` (inverse: resume) or `wipe` of some nodes.
+    """`kill` (inverse: start), `pause` (inverse: resume) or `wipe` of some nodes or members.
 
     `wipe` kills first what still runs, and starts again only that; its data stay lost.
     """
@@ -79,8 +79,8 @@ class ProcessEffect:
         states = {node: self._plane.cluster.state(node) for node in self._nodes}
         if others := [f"{node} {state}" for node, state in states.items() if state != wanted]:
             return Feeling(False, f"not {wanted}: {some(others)}")
-        suspects = {self._plane.cluster.direct_address(node): node for node in self._nodes}
-        intact = self._plane.direct(self._plane.cluster.nodes)
+        suspects = {self._plane.direct_way(node): node for node in self._nodes}
+        intact = self._plane.direct(self._plane.running())
         if self.name == "pause":
             found = await probe.silence_round(list(suspects), intact, within_s)
             saw: probe.Saw = "silent"
@@ -178,7 +178,9 @@ async def _all(act: Callable[[Node], Awaitable[None]], nodes: Sequence[Node]) ->
 
 
 def not_as(
-    found: Mapping[str, Sequence[probe.Seen]], names: Mapping[str, object], wanted: probe.Saw
+    found: Mapping[probe.Way, Sequence[probe.Seen]],
+    names: Mapping[probe.Way, object],
+    wanted: probe.Saw,
 ) -> str:
     """Which of `found` did not see what was wanted; empty if all did."""
     return some(
