@@ -38,6 +38,7 @@ class PaxosInvariants:
         self.acceptors: dict[tuple[int, int], set[str]] = {}  # (ballot, slot) → who
         self.chosen: dict[int, tuple[int, Value]] = {}  # slot → the lowest such ballot, and value
         self.decided: list[Value] = []  # at position slot - 1
+        self._highest: dict[str, dict[int, int]] = {}  # node → slot → ballot it accepted in
         self._ballots: dict[str, int] = {}
         self._decided: dict[str, int] = {}
         self.installed = 0  # snapshots that came from another node
@@ -51,6 +52,7 @@ class PaxosInvariants:
         paxos.check_invariants()
         self._ballots[node.name] = paxos.ballot
         self._decided[node.name] = paxos.slots.decided
+        self._kept(paxos)
         # A crash in the middle of a write left a part of it that nobody has seen yet.
         self._accept(node.name, node.disk.records)
 
@@ -132,11 +134,22 @@ class PaxosInvariants:
         self._higher("A5", ballot, slot, value)
         by = self.acceptors.setdefault((ballot, slot), set())
         by.add(name)
+        highest = self._highest.setdefault(name, {})
+        highest[slot] = max(ballot, highest.get(slot, 0))
         first = self.chosen.get(slot)
         if len(by) > len(self.cluster.names) // 2 and (first is None or ballot < first[0]):
             self.chosen[slot] = (ballot, value)
             for other, what in self.accepted[slot].items():
                 self._higher("A5", other, slot, what)
+
+    def _kept(self, paxos: Paxos) -> None:
+        """A3: what it accepted it still has, or that of a higher ballot, or a decision."""
+        for slot, ballot in self._highest.get(paxos.node, {}).items():
+            held = paxos.slots.accepted.get(slot)
+            if slot > paxos.slots.decided and (held is None or held.ballot < ballot):
+                raise Violation(
+                    "A3", f"{paxos.node} had accepted in ballot {ballot}, slot {slot}; now {held}"
+                )
 
     def _higher(self, invariant: str, ballot: int, slot: int, value: Value) -> None:
         """What a majority has accepted in a ballot is the only value in higher ones."""

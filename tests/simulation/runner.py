@@ -40,6 +40,7 @@ INVARIANTS = (
     "one leader in a ballot",
     "A1",  # ballots are adopted in rising order
     "A2",  # accepted only in the ballot that is adopted
+    "A3",  # an acceptance is kept
     "A4",  # one command for a ballot and slot
     "A5",  # what a majority accepted, higher ballots accept too
     "C1",  # one commander for a ballot and slot

@@ -55,11 +55,12 @@ def test_invariants_hold_for_fresh_seeds() -> None:
     _all_hold(range(first, first + FRESH_SEEDS))
 
 
-@pytest.mark.parametrize("seed", [6, 137, 216])
+@pytest.mark.parametrize("seed", [6, 137, 216, 30609])
 def test_seeds_that_found_something(seed: int) -> None:
     """6: decisions heard of and not recorded, then others learned and recorded: a hole on the
     disk. 137: each repeated answer asked for more, until the network was full of repetitions. 216:
-    the rest of a snapshot was asked for that decisions had overtaken, for ever."""
+    the rest of a snapshot was asked for that decisions had overtaken, for ever. 30609: the refusal
+    of a late p1a, without pvalues, was taken for the promise of its scout's newer ballot."""
     _all_hold(range(seed, seed + 1))
 
 

@@ -51,13 +51,13 @@ takes away; a table in the state goes along with each snapshot.
 Where it departs from the papers
 --------------------------------
 
-- *Colocation, as PMMC §4.3*: replica, leader and acceptor are one node with one log of records.
+- *Colocation, as PMMC §4*: replica, leader and acceptor are one node with one log of records.
   Clients' requests go to the leader, who gives out slots; PMMC's replicas give them out, and may
   collide.
 - *A decision is announced by the slot up to which all are decided*, in the next p2a, and not one
   by one. An acceptor that accepted in that ballot has the value; whoever lacks it asks
   (replica.py).
-- *A3 and garbage collection (PMMC §4.2)*: of a decided slot the acceptor keeps the decision, and
+- *A3 and garbage collection (PMMC §4)*: of a decided slot the acceptor keeps the decision, and
   in time only a snapshot. Instead of pvalues it tells the scout up to where all is decided, and
   the scout learns that much before it counts the promise. PMMC collects what f + 1 replicas have
   learned; here a decision on a majority's disks stays there until it is in a snapshot, which any

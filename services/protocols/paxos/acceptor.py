@@ -1,4 +1,4 @@
-"""The acceptor: "the memory of Paxos" (*Paxos Made Moderately Complex* §2.1, figure 2).
+"""The acceptor, the memory of Paxos (*Paxos Made Moderately Complex* §2).
 
 It adopts ballots in rising order, accepts in the one it has adopted, and tells what it accepted.
 One rule is added: while it hears a leader it neither promises another ballot nor says that it
@@ -58,16 +58,14 @@ class Acceptor(PaxosState):
         self._answer_p1a(message)
 
     def _answer_p1a(self, message: P1a) -> None:
-        """Our ballot; and if it is the scout's, all that is accepted and not decided."""
-        adopted = message.ballot == self.ballot
+        """Our ballot, and all that is accepted and not decided, also when it is a refusal.
+
+        The p1a may be a late one, of a scout whose newer ballot is the one that we have adopted:
+        then it takes this for the promise of that ballot, and a promise that told of nothing would
+        let it propose what it likes in a slot where a majority has accepted.
+        """
         self.send(
-            P1b(
-                self.node,
-                message.src,
-                self.ballot,
-                self.slots.decided,
-                self.slots.pvalues() if adopted else [],
-            )
+            P1b(self.node, message.src, self.ballot, self.slots.decided, self.slots.pvalues())
         )
 
     # ---- phase 2: accept --------------------------------------------------------------------
@@ -76,7 +74,9 @@ class Acceptor(PaxosState):
         if not self.ballots.belongs_to(message.ballot, message.src):
             return
         if self.is_preempted(message.ballot):
-            self.send(P2b(self.node, message.src, self.ballot, [], message.round))
+            # Round 0: if it is a late one, of a leader whose newer ballot we have adopted, the
+            # round of the old ballot would confirm rounds of the new one that nobody answered.
+            self.send(P2b(self.node, message.src, self.ballot, [], 0))
             return
         self._recognise(message.ballot, message.src)
         self._accept_new(message)

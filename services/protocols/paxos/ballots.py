@@ -1,9 +1,9 @@
 """Ballot numbers: pairs (round, leader), in the one integer that messages and `Entry.term` carry.
 
-*Paxos Made Moderately Complex* §2.2: "A ballot number is either a pair (r, λ) where r is an integer
-called a round number and λ the leader identifier, or a special value ⊥"; ordered by round, then by
-leader. With the members sorted, `round · members + rank of the leader` is in the same order, and
-gives the pair back. 0 is ⊥. The encoding depends on the membership, which is fixed.
+*Paxos Made Moderately Complex* §2: a ballot number is a pair (r, λ) of a round number and the
+identifier of a leader, or ⊥, which is less than all; pairs are ordered by round, then by leader.
+With the members sorted, `round · members + rank of the leader` is in the same order, and gives the
+pair back. 0 is ⊥. The encoding depends on the membership, which is fixed.
 """
 
 from __future__ import annotations

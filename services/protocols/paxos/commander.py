@@ -16,7 +16,7 @@ from services.protocols.paxos.state import PaxosState, Role
 
 
 class Commander:
-    """One slot of the active leader's ballot: who has accepted. (Figure 6; `waitfor` inverted.)"""
+    """One slot of the active leader's ballot: who has accepted. (`waitfor` inverted.)"""
 
     __slots__ = ("accepted", "entry", "sent_tick")
 

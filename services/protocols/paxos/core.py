@@ -242,6 +242,8 @@ class Paxos(Scout, Acceptor, Replica, Reads):
         ], f"{who}: commanders {list(self.commanders)} and {len(self.pending)} pending"
         waiting = sum(len(entry.command) for entry in undecided)
         assert self.uncommitted_bytes == waiting, f"{who}: {self.uncommitted_bytes} ≠ {waiting}"
+        for peer in self.acceptors.values():
+            assert peer.round <= self.round, f"{who}: {peer.node} answered {peer.round}"
         for slot, commander in self.commanders.items():
             held = slots.accepted[slot]
             assert (held.ballot, held.entry) == (self.ballot, commander.entry), f"{who}: {held}"

@@ -1,6 +1,6 @@
 """What travels between nodes, and what is persisted.
 
-p1a, p1b, p2a and p2b are the paper's (*Paxos Made Moderately Complex* §2.2), with several slots to
+p1a, p1b, p2a and p2b are the paper's (*Paxos Made Moderately Complex* §2), with several slots to
 a message. A ballot is an integer (ballots.py). A value is an `Entry`: its index is the slot, and
 its term the ballot in which it was *first* proposed, which stays when a later ballot proposes it
 again.
@@ -84,7 +84,7 @@ class P2a:
 class P2b:
     """`ballot` is the acceptor's; if it is that of the p2a, it has accepted `slots`.
 
-    `slots`: (first, last) of each run. A higher ballot: the leader is preempted.
+    `slots`: (first, last) of each run. A higher ballot: the leader is preempted (and `round` is 0).
     """
 
     src: NodeId

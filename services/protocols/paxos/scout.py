@@ -103,7 +103,7 @@ class Scout(PaxosState):
             self.catch_up(furthest.src, furthest.decided)
 
     def pmax(self) -> dict[int, PValue]:
-        """Per slot that may be decided the pvalue of the highest ballot (figure 7, pmax).
+        """Per slot that may be decided the pvalue of the highest ballot (the paper's pmax).
 
         For any other value in such a slot there would be a majority that accepted one, and a
         ballot that proposes another: invariant C2 broken.

@@ -1,7 +1,7 @@
 """The slots as a node holds them: a snapshot, decisions without a gap, and pvalues beyond them.
 
-State reduction (*Paxos Made Moderately Complex* §4.1): per slot only the pvalue of the highest
-ballot is kept, and of a decided slot the decision alone. Garbage collection (§4.2): decisions that
+State reduction (*Paxos Made Moderately Complex* §4): per slot only the pvalue of the highest
+ballot is kept, and of a decided slot the decision alone. Garbage collection (§4): decisions that
 a snapshot stands for go, save the last few (`kept_entries`) for replicas that are a little behind.
 """
 

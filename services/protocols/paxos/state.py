@@ -1,6 +1,6 @@
 """The state that all of a node's parts share, and the one way from any role back to passive.
 
-A node is replica, leader and acceptor at once (*Paxos Made Moderately Complex* §4.3, colocation).
+A node is replica, leader and acceptor at once (*Paxos Made Moderately Complex* §4, colocation).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The acceptor: *Paxos Made Moderately Complex* (PMMC) §2.1, figure 2, invariants A1 to A5."""
+"""The acceptor: *Paxos Made Moderately Complex* (PMMC) §2, invariants A1 to A5."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.protocols.paxos.helpers import ELECTION, after, ballot, node, of, p2a
 
 
 def test_a_promise_tells_all_that_was_accepted() -> None:
-    """PMMC §2.1: upon p1a with a higher ballot the acceptor adopts it, and returns p1b with its
-    ballot and "all pvalues accepted thus far"."""
+    """PMMC §2: upon p1a with a higher ballot the acceptor adopts it, and returns p1b with its
+    ballot and all the pvalues that it has accepted."""
     core, first = node(), ballot(1, 2)
     after(core, p2a(2, 1, value(1, first), value(3, first)))
     tick(core, ELECTION)
@@ -43,6 +43,29 @@ def test_a1_only_strictly_increasing_ballots() -> None:
     assert core.ballot == ballot(2, 3)
 
 
+def test_a_refusal_that_can_be_taken_for_a_promise_tells_all_the_same() -> None:
+    """Seed 30609: n1 has promised 3.n2; a late p1a of 2.n2 is refused with that ballot, which is
+    n2's present one. Without the pvalues n2 would take slot 1 for free."""
+    core, first = node(), ballot(1, 3)
+    after(core, p2a(3, 1, value(1, first)))
+    tick(core, ELECTION)
+    after(core, P1a("n2", "n1", ballot(3, 2)))
+
+    [p1b] = of(after(core, P1a("n2", "n1", ballot(2, 2))), P1b)
+
+    assert (p1b.ballot, p1b.accepted) == (ballot(3, 2), [PValue(first, value(1, first))])
+
+
+def test_a_refused_p2a_confirms_no_round() -> None:
+    """The rounds of 2.n2 say nothing about those of 3.n2, whose answers confirm reads."""
+    core = node()
+    after(core, P1a("n2", "n1", ballot(3, 2)))
+    late = p2a(2, 2)
+    late.round = 50
+
+    assert [(m.ballot, m.round) for m in of(after(core, late), P2b)] == [(ballot(3, 2), 0)]
+
+
 def test_a2_accepts_only_in_the_ballot_it_has_adopted() -> None:
     """A2: "an acceptor α can only accept ⟨b, s, c⟩ if b = α.ballot_num"."""
     core = node()
@@ -56,7 +79,7 @@ def test_a2_accepts_only_in_the_ballot_it_has_adopted() -> None:
 
 
 def test_a_higher_ballot_of_a_p2a_is_adopted_with_it() -> None:
-    """PMMC figure 2: on p2a with b ≥ ballot_num it adopts b and accepts."""
+    """PMMC §2, the acceptor: on p2a with b ≥ ballot_num it adopts b and accepts."""
     core, later = node(), ballot(2, 3)
     after(core, p2a(2, 1, value(1, ballot(1, 2))))
 
@@ -67,7 +90,7 @@ def test_a_higher_ballot_of_a_p2a_is_adopted_with_it() -> None:
 
 
 def test_state_reduction() -> None:
-    """PMMC §4.1: an acceptor keeps for each slot only the pvalue of the highest ballot."""
+    """PMMC §4: an acceptor keeps for each slot only the pvalue of the highest ballot."""
     core, later = node(), ballot(2, 3)
     after(core, p2a(2, 1, value(1, ballot(1, 2), b"old")))
     after(core, p2a(3, 2, value(1, later, b"new")))
@@ -76,7 +99,7 @@ def test_state_reduction() -> None:
 
 
 def test_a_ballot_belongs_to_its_leader() -> None:
-    """PMMC §2.2: a ballot number "is either a pair (r, λ) …": no other leader may use it."""
+    """PMMC §2: a ballot is a pair (r, λ), so no other leader than λ may use it."""
     core = node()
 
     for foreign in (ballot(2, 3), 1, 0):
@@ -85,7 +108,7 @@ def test_a_ballot_belongs_to_its_leader() -> None:
 
 
 def test_ballots_are_ordered_by_round_then_leader() -> None:
-    """PMMC §2.2: ballot numbers are ordered lexicographically."""
+    """PMMC §2: ballot numbers are ordered lexicographically."""
     pairs = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (10, 1)]
     assert sorted(ballot(*pair) for pair in pairs) == [ballot(*pair) for pair in pairs]
 

@@ -1,4 +1,4 @@
-"""Scouts, commanders and leaders: PMMC §2.2 and §3, PMS §3."""
+"""Scouts, commanders and leaders: PMMC §2 and §3, PMS §3."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_the_ballot_is_on_record_before_it_is_asked_for() -> None:
 
 
 def test_a_majority_adopts() -> None:
-    """PMMC §2.2: the scout "waits for p1b from a majority of acceptors"; and an acceptor that
-    answers twice is one."""
+    """PMMC §2: the scout waits for p1b from a majority of acceptors; and an acceptor that answers
+    twice is one."""
     core = node(5)
     scout(core)
     for _ in range(3):
@@ -65,8 +65,9 @@ def test_a_majority_adopts() -> None:
 
 
 def test_pmax_and_no_ops() -> None:
-    """PMMC figure 7: for each slot the command of the pvalue with the highest ballot; PMS §3: for
-    the gaps "a special “no-op” command". Each value keeps the ballot it was first proposed in."""
+    """PMMC §2, pmax: for each slot the command of the pvalue with the highest ballot; PMS §3: in
+    the gaps "a special “no-op” command that leaves the state unchanged". Each value keeps the
+    ballot that it was first proposed in."""
     core = node(5, records=[Promised(ballot(4, 2, 5))])
     scout(core)
     low, high = ballot(1, 2, 5), ballot(2, 3, 5)
@@ -97,7 +98,7 @@ def test_a_promise_that_knows_of_more_decisions_is_not_counted_yet() -> None:
 
 
 def test_a_preempted_scout() -> None:
-    """PMMC §2.2: on a higher ballot the leader becomes passive, and its next ballot is above it."""
+    """PMMC §2: on a higher ballot the leader becomes passive, and its next ballot is above it."""
     core = node()
     scout(core)
     after(core, P1b("n2", "n1", ballot(7, 3), 0, []))
@@ -149,7 +150,7 @@ def test_patience_is_multiplied_by_failure_and_shrinks_by_steps() -> None:
 
 
 def test_a_majority_decides_and_an_acceptor_counts_once() -> None:
-    """PMMC §2.2: the commander waits for p2b from a majority; `waitfor` is a set."""
+    """PMMC §2: the commander waits for p2b from a majority; `waitfor` is a set."""
     core = leader(5)
     core.propose(b"x")
     core.ready()
@@ -162,7 +163,7 @@ def test_a_majority_decides_and_an_acceptor_counts_once() -> None:
 
 
 def test_acceptances_of_another_ballot_do_not_count() -> None:
-    """PMMC §2.2: a p2b counts if its ballot is the commander's; a lower one is late."""
+    """PMMC §2: a p2b counts if its ballot is the commander's; a lower one is late."""
     core = leader()
     core.propose(b"x")
     core.ready()
@@ -172,7 +173,7 @@ def test_acceptances_of_another_ballot_do_not_count() -> None:
 
 
 def test_a_preempted_commander() -> None:
-    """PMMC §2.2: a p2b with a higher ballot preempts; the client is not answered here."""
+    """PMMC §2: a p2b with a higher ballot preempts; the client is not answered here."""
     core = leader()
     core.propose(b"x")
     core.read(1)
@@ -189,7 +190,8 @@ def test_a_preempted_commander() -> None:
 
 
 def test_slots_are_decided_in_any_order_and_applied_in_theirs() -> None:
-    """PMS §3: "command 140 can be chosen before 135"; R2: applied without a gap."""
+    """PMS §3: "The leader can propose command 142 before it learns that its proposed command 141
+    has been chosen"; R2: applied without a gap."""
     core = leader()
     for command in (b"x", b"y", b"z"):
         core.propose(command)
@@ -203,7 +205,7 @@ def test_slots_are_decided_in_any_order_and_applied_in_theirs() -> None:
 
 
 def test_the_window() -> None:
-    """PMMC §2.1: a slot beyond the window has to wait until an earlier one is decided."""
+    """PMMC §2: a slot beyond the window has to wait until an earlier one is decided."""
     core = leader(limits=Limits(window=2))
     for command in (b"x", b"y", b"z"):
         core.propose(command)

@@ -1,4 +1,4 @@
-"""Replicas, garbage collection and reads: PMMC §2.1, §4.1, §4.2; reads.py, replica.py."""
+"""Replicas, garbage collection and reads: PMMC §2 and §4; reads.py, replica.py."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_was_accepted_in_another_ballot_is_not() -> None:
 
 
 def test_a_gap_is_not_skipped() -> None:
-    """R2: "All commands up to slot_out are in the set of decisions"."""
+    """R2: all commands up to slot_out are in the set of decisions."""
     core = node()
     after(core, p2a(2, 1, value(2, FIRST)))
     assert not after(core, p2a(2, 1, decided=2)).committed
@@ -119,7 +119,7 @@ def test_any_node_teaches_decisions() -> None:
 
 
 def test_collected_decisions_are_replaced_by_the_state() -> None:
-    """PMMC §4.2: what is collected is not sent any more; the state goes in chunks, one snapshot to
+    """PMMC §4: what is collected is not sent any more; the state goes in chunks, one snapshot to
     its end even if a newer one is taken meanwhile."""
     core = decided(3, kept_entries=0, snapshot_chunk_bytes=4)
     core.compact(2, b"state2")
