@@ -58,7 +58,12 @@ class Scout(PaxosState):
         self.consider_adoption()
 
     def _ask(self) -> None:
-        """Ask those who have not answered; again every heartbeat period, for messages get lost."""
+        """Ask those who have not answered; again every heartbeat period, for messages get lost.
+
+        But phase 0 is asked once in a campaign. Asked again and again, a node that is deaf to the
+        leader would gather its majority from different moments: a yes of one that has heard the
+        leader since, and of the next one when the leader pauses the next time.
+        """
         self._ask_due = self.ticks + self.heartbeat_ticks
         for peer in self.peers:
             if self.role is Role.PRE_CANDIDATE and peer not in self._granted:
@@ -69,7 +74,7 @@ class Scout(PaxosState):
     def tick_scout(self) -> None:
         if self.ticks >= self.election_deadline:
             self.campaign()
-        elif self.role is not Role.FOLLOWER and self.ticks >= self._ask_due:
+        elif self.role is Role.CANDIDATE and self.ticks >= self._ask_due:
             self._ask()
             self.consider_adoption()
 

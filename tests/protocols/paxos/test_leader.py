@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from services.protocols.core import Busy, NotLeader
@@ -117,6 +119,18 @@ def test_phase_0_takes_no_ballot() -> None:
 
     assert core.ballot == 0
     assert core.status()["pre_vote"]
+
+
+def test_phase_0_is_asked_once_in_a_campaign() -> None:
+    """scout.py: a majority gathered from different moments would depose a leader that is well."""
+    core, asked = node(5), []
+    for tick_number in range(10 * ELECTION):
+        core.tick()
+        asked += [tick_number for _ in of(core.ready(), P0a)]
+
+    campaigns = sorted(set(asked))
+    assert len(asked) == 4 * len(campaigns)
+    assert all(b - a >= ELECTION for a, b in itertools.pairwise(campaigns))
 
 
 def test_lost_requests_are_repeated_to_those_who_have_not_answered() -> None:
