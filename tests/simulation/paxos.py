@@ -50,6 +50,12 @@ class PaxosInvariants:
     def started(self, node: Node) -> None:
         paxos = _paxos(node)
         paxos.check_invariants()
+        if paxos.ballot < self._ballots.get(node.name, 0):
+            raise Violation(
+                "A1",
+                f"{node.name} had adopted {self._ballots[node.name]}, and restarts with "
+                f"{paxos.ballot}",
+            )
         self._ballots[node.name] = paxos.ballot
         self._decided[node.name] = paxos.slots.decided
         self._kept(paxos)
@@ -107,7 +113,7 @@ class PaxosInvariants:
     # ---- acceptors --------------------------------------------------------------------------
 
     def _adopt(self, paxos: Paxos, ready: Ready) -> None:
-        """A1 and A2, within the life of a process: what a restart forgets shows in A4 and A5."""
+        """A1 and A2, within the life of a process."""
         before = self._ballots[paxos.node]
         if paxos.ballot < before:
             raise Violation("A1", f"{paxos.node} had adopted {before}, and adopts {paxos.ballot}")
@@ -366,7 +372,7 @@ class PaxosRun:
             again = Paxos(paxos.node, paxos.peers, random=Random(0), records=node.disk.records)
         except ValueError as error:
             raise Violation("durability", f"{node.name} could not restart: {error}") from error
-        # Not the promise: what comes of losing that is for A4 and A5 to show.
+        # Not the promise: that is A1, checked at each restart.
         here, there = paxos.slots, again.slots
         kept = {
             slot: pvalue.entry

@@ -214,10 +214,10 @@ BUGS = {
         Bug("skips_a_learning_gap", SkipsALearningGap, seeds=600),
         Bug("decides_by_any_acceptance", DecidesByAnyAcceptance, seeds=600),
         Bug("promise_counted_before_learning", PromiseCountedBeforeLearning, seeds=600),
-        Bug("stale_read_without_confirmation", StaleReadWithoutConfirmation, seeds=600),
+        Bug("stale_read_without_confirmation", StaleReadWithoutConfirmation, seeds=1000),
         Bug("read_before_take_over", ReadBeforeTakeOver, seeds=600),
         Bug("snapshot_loses_sessions", machine=SnapshotLosesSessions, seeds=600),
         Bug("ack_before_persist", persist_before_send=False, seeds=600),
-        Bug("promises_though_a_leader_is_alive", PromisesThoughALeaderIsAlive, seeds=600),
+        Bug("promises_though_a_leader_is_alive", PromisesThoughALeaderIsAlive, seeds=1000),
     )
 }
