@@ -9,10 +9,12 @@ ON     ?= auto
 SEED   ?=
 REPEAT ?=
 NODES  ?=
-export ON SEED REPEAT NODES
+FAULTS ?=
+export ON SEED REPEAT NODES FAULTS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs doctor clean test sim lint types bench bench-checkers lock kafka
+.PHONY: help setup labs doctor clean test sim lint types bench bench-checkers lock kafka \
+	up status cut heal logs down images-offline engine
 
 help: ## this list
 	@echo "Faultline: break real services, read the verdict."
@@ -20,6 +22,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo "  make lab-<name>     run one lab, e.g. make lab-partition"
 	@echo "                      [ON=auto|local|compose|simulation] [SEED=7] [REPEAT=50] [NODES=5]"
+	@echo "                      [FAULTS=proxies|packets]"
 
 setup: $(VENV)/.run ## make .venv from requirements.lock (the other targets do it by themselves)
 
@@ -56,6 +59,30 @@ test: $(VENV)/.test ## the whole test suite
 
 sim: $(VENV)/.test ## seeded simulation of the protocol cores [RUNS=10000] [SEED=0]
 	@$(VENV)/bin/python -m tests.simulation --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
+
+up: $(VENV)/.run ## containers for free play: store, links, Redis, Kafka [BROKERS=1|3]
+	@BROKERS=$(BROKERS) $(RUN) up
+
+status: $(VENV)/.run ## free play: nodes, roles, who can reach whom
+	@$(RUN) status
+
+cut: $(VENV)/.run ## free play: a fault on one link, FROM=n1 TO=n2 [FAULT=blackhole]
+	@$(RUN) cut $(or $(FROM),n1) $(or $(TO),n2) $(or $(FAULT),blackhole)
+
+heal: $(VENV)/.run ## free play: take every fault away
+	@$(RUN) heal
+
+logs: $(VENV)/.run ## free play: the logs of all containers
+	@$(RUN) logs
+
+down: $(VENV)/.run ## free play: remove all of it, data included
+	@$(RUN) down
+
+engine: ## a Docker engine for a Debian machine that has none (as root)
+	@compose/engine.sh
+
+images-offline: kafka ## stand-ins for the base images where no registry is reached (Debian, as root)
+	@compose/images-offline.sh
 
 kafka: $(VENV)/.run ## fetch Apache Kafka for local runs (needs Java 17 and Maven)
 	@$(VENV)/bin/python -m labs.harness.testbed.kafka_install

@@ -169,8 +169,13 @@ def left_overs(runner: int) -> list[str]:
     processes = subprocess.run(["ps", "-axww", "-o", "pid=,command="],
                                capture_output=True, text=True, check=True).stdout  # fmt: skip
     mine = [line for line in processes.splitlines() if f'"runner": {runner}' in line]
-    directories = [str(path) for path in Path(tempfile.gettempdir()).rglob(f"*{runner}-*")
-                   if "faultline" in str(path)]  # fmt: skip
+    # Not all of the temporary directory: what others have there comes and goes while one looks.
+    directories = [
+        str(own)
+        for own in Path(tempfile.gettempdir()).glob("faultline*")
+        for _, below, files in os.walk(own)
+        if any(f"{runner}-" in name for name in (*below, *files))
+    ]
     return mine + directories
 
 

@@ -19,7 +19,11 @@ from services.chassis.errors import Indefinite, ServiceError
 from services.kv.client import KvClient
 from tests.services.cluster import Cluster, cluster, until
 
-PROTOCOLS = ("raft", "paxos")  # those that elect a leader and promise linearizability
+PROTOCOLS = (
+    "raft",
+    "paxos",
+    "viewstamped",
+)  # those that elect a leader and promise linearizability
 
 
 @pytest.fixture(params=PROTOCOLS)
@@ -141,9 +145,8 @@ async def test_follower_restarts_behind_a_snapshot(tmp_path: Path, protocol: str
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_all_restart(tmp_path: Path, protocol: str) -> None:
     """Acknowledged writes survive a restart of all nodes (with real fdatasync)."""
-    settings = {"fsync": "always", "protocol": protocol}
     async with (
-        cluster(tmp_path, 3, **settings) as made,
+        cluster(tmp_path, 3, fsync="always", protocol=protocol) as made,
         KvClient(made.addresses, retries=20) as client,
     ):
         replies = await asyncio.gather(
@@ -162,7 +165,7 @@ async def test_primary_backup(tmp_path: Path, acknowledgement: str) -> None:
     """The same face over primary-backup; the roles are its own words."""
     settings = {"protocol": "primary_backup", "acknowledgement": acknowledgement}
     async with (
-        cluster(tmp_path, 3, **settings) as made,
+        cluster(tmp_path, 3, fsync="always", protocol=protocol) as made,
         KvClient(made.addresses, retries=20) as client,
     ):
         await client.put("a", 1, deadline_ms=5000)
@@ -182,7 +185,7 @@ async def test_naive_promotion_loses_a_write(tmp_path: Path) -> None:
     The old primary comes back as a backup, discards it and rebuilds its state machine.
     """
     settings = {"protocol": "primary_backup", "promotion": "naive"}
-    async with cluster(tmp_path, 3, **settings) as made:
+    async with cluster(tmp_path, 3, fsync="always", protocol=protocol) as made:
         old = await made.leader()
         others = [node for node in made.addresses if node != old]
         await put(made, old, "a", "both")

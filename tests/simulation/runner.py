@@ -14,16 +14,24 @@ from tests.simulation.cluster import Trace, Violation
 from tests.simulation.paxos import Outcome as PaxosOutcome
 from tests.simulation.paxos import PaxosRun
 from tests.simulation.raft import Outcome, RaftRun
+from tests.simulation.viewstamped import Outcome as ViewstampedOutcome
+from tests.simulation.viewstamped import ViewstampedRun
 from tests.simulation.zoo import paxos as paxos_zoo
+from tests.simulation.zoo import viewstamped as viewstamped_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PROTOCOLS: dict[str, Any] = {"raft": RaftRun, "paxos": PaxosRun}
+PROTOCOLS: dict[str, Any] = {
+    "raft": RaftRun,
+    "paxos": PaxosRun,
+    "viewstamped": ViewstampedRun,
+}
 # By protocol: the planted bugs, and the absence of one.
 ZOO: dict[str, dict[str, Any]] = {
     "raft": {CORRECT.name: CORRECT, **BUGS},
     "paxos": {paxos_zoo.CORRECT.name: paxos_zoo.CORRECT, **paxos_zoo.BUGS},
+    "viewstamped": {viewstamped_zoo.CORRECT.name: viewstamped_zoo.CORRECT, **viewstamped_zoo.BUGS},
 }
 
 INVARIANTS = (
@@ -49,6 +57,10 @@ INVARIANTS = (
     "R2",  # all slots up to the last one applied are decided
     "R3",  # the state is what the decisions make of the initial one
     "R4",  # what is decided stays decided
+    # Viewstamped Replication's (§8 of the paper)
+    "one primary in a view",
+    "a primary only appends",
+    "committed operations survive into all later views",
     "exactly once",  # a write repeated by its client is carried out once
 )
 WITHIN_A_NODE = "an assertion within a node"
@@ -79,7 +91,7 @@ class Failure:
 
 def simulate(
     seed: int, bug: Any = None, *, protocol: str = "raft", trace: Trace | None = None
-) -> Outcome | PaxosOutcome | Failure:
+) -> Outcome | PaxosOutcome | ViewstampedOutcome | Failure:
     """One seed. Any exception is a finding: nothing that a network does may raise one."""
     bug = bug or ZOO[protocol][CORRECT.name]
     try:

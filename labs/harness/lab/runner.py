@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from labs.harness.history import Recorder
 from labs.harness.lab.definition import Lab, Results, Variant
@@ -22,6 +23,11 @@ from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
 from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut
 from labs.harness.testbed.launcher import Launched
 from labs.harness.testbed.local import LocalTestbed
+
+if TYPE_CHECKING:
+    from labs.harness.testbed.compose import ComposeTestbed
+
+    Testbed = LocalTestbed | ComposeTestbed
 
 # What makes an experiment worthless without saying anything about the system.
 TROUBLE = (InvalidRun, TestbedError, TimedOut, LinksError, NemesisError, ShapeError)
@@ -44,7 +50,8 @@ async def _run(
     results: Results = {}
     faults: list[FaultRecord] = []
     async with AsyncExitStack() as stack:
-        testbed = await stack.enter_async_context(LocalTestbed(directory, launched=launched))
+        testbed = _testbed(options, directory, launched)
+        await stack.enter_async_context(testbed)
         _introduce(lab, options, story)
         for variant in lab.variants:
             result = await _run_variant(lab, variant, options, story, testbed, directory, faults)
@@ -56,13 +63,14 @@ async def _run(
         lab=lab.name,
         questions=list(lab.questions),
         substrate=options.substrate,
+        plane=options.plane,
         seed=options.seed,
         verdict=word,
         reason=reason,
         elapsed_s=round(time.monotonic() - began, 3),
         variants=[as_plain(result) for result in results.values()],
         faults=faults,
-        environment=describe(),
+        environment=describe() | ({"engine": str(options.engine)} if options.engine else {}),
     )
     join(directory, list(results))
     verdict.save(directory)
@@ -70,12 +78,21 @@ async def _run(
     return verdict, results
 
 
+def _testbed(options: Options, directory: Path, launched: Launched | None) -> Testbed:
+    if options.substrate == "local":
+        return LocalTestbed(directory, launched=launched)
+    from labs.harness.testbed.compose import ComposeTestbed  # most runs do without
+
+    assert options.engine is not None, "checked with the options"
+    return ComposeTestbed(directory, options.engine, plane=options.plane)
+
+
 async def _run_variant(
     lab: Lab,
     variant: Variant,
     options: Options,
     story: Story,
-    testbed: LocalTestbed,
+    testbed: Testbed,
     directory: Path,
     faults: list[FaultRecord],
 ) -> VariantResult:
@@ -118,7 +135,7 @@ async def _stage(
     result: VariantResult,
     options: Options,
     story: Story,
-    testbed: LocalTestbed,
+    testbed: Testbed,
     directory: Path,
     faults: list[FaultRecord],
 ) -> AsyncIterator[Stage]:
@@ -177,7 +194,8 @@ def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:
 def _introduce(lab: Lab, options: Options, story: Story) -> None:
     story.title(lab.name, list(lab.questions), lab.question)
     story.note(
-        f"on {options.substrate} ({options.why}) · {options.nodes} nodes · SEED={options.seed}"
+        f"on {options.substrate} ({options.why}) · faults by {options.plane} · "
+        f"{options.nodes} nodes · SEED={options.seed}"
     )
     if not options.predict:
         story.predictions([prediction.question for prediction in lab.predictions])
@@ -198,7 +216,10 @@ def _conclude(
         story.answer(lab.answer(results))
         story.follow_ups(lab.follow_ups, lab.misses)
     else:
-        story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
+        story.note(
+            f"run it again: make lab-{lab.name} SEED={options.seed} "
+            f"ON={options.substrate} FAULTS={options.plane}"
+        )
     try:
         shown = directory.relative_to(Path.cwd())
     except ValueError:

@@ -83,11 +83,12 @@ class VariantResult(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct):
-    """The whole run, as `verdict.json` holds it."""
+    """The whole run, as `verdict.json` holds it. `plane`: where faults of links struck."""
 
     lab: str
     questions: list[int]
     substrate: str
+    plane: str
     seed: int
     verdict: Word
     reason: str

@@ -87,7 +87,7 @@ class ProcessEffect:
         else:
             found = await probe.ended_round(list(suspects), within_s)
             saw = "refused"
-        if trouble := not_as(found.suspects, suspects, saw):
+        if trouble := not_as(found.suspects, suspects, *self._plane.seen_as(saw)):
             return Feeling(False, f"{wanted}, but not {saw}: {trouble}")
         if self.name == "wipe":
             wanted += ", its data gone"
@@ -180,14 +180,14 @@ async def _all(act: Callable[[Node], Awaitable[None]], nodes: Sequence[Node]) ->
 def not_as(
     found: Mapping[probe.Way, Sequence[probe.Seen]],
     names: Mapping[probe.Way, object],
-    wanted: probe.Saw,
+    *wanted: probe.Saw,
 ) -> str:
     """Which of `found` did not see what was wanted; empty if all did."""
     return some(
         f"{names[where]} {one.saw}"
         for where, seen in found.items()
         for one in seen
-        if one.saw != wanted
+        if one.saw not in wanted
     )
 
 

@@ -118,7 +118,7 @@ class LinkEffect:
     async def _feel_ends(self, suspects: dict[probe.Way, Link], within_s: float) -> Feeling:
         wanted: probe.Saw = "refused" if self._fault.kind == "refuse" else "reset"
         found = await probe.ended_round(list(suspects), within_s)
-        if trouble := not_as(found.suspects, suspects, wanted):
+        if trouble := not_as(found.suspects, suspects, *self._plane.seen_as(wanted)):
             return Feeling(False, f"not {wanted}: {trouble}")
         intact = self._plane.intact_links()
         others = await probe.answers(intact, within_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from labs.harness.links.control import Link, LinkFault, LinkStats
-from labs.harness.nemesis.probe import Way
+from labs.harness.nemesis.probe import Saw, Way
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -37,6 +37,8 @@ class ClusterUnderTest(Protocol):
     def links(self) -> Sequence[Link]: ...
     @property
     def link_control(self) -> LinkControl: ...
+    @property
+    def relayed(self) -> bool: ...
 
     def member_kind(self, member: str) -> MemberKind: ...
     def address(self, client: str, node: str) -> str: ...
@@ -89,6 +91,16 @@ class LinkPlane:
     def faulty(self, link: Link) -> bool:
         """Whether `link` has any fault."""
         return bool(self._stacks.get(link))
+
+    def seen_as(self, saw: Saw) -> tuple[Saw, ...]:
+        """What a caller here may see where a caller on the link sees `saw`.
+
+        A relay of the substrate accepts for everybody: then a connection that is refused or reset
+        behind it has only ended.
+        """
+        if self.cluster.relayed and saw in ("refused", "reset"):
+            return ("refused", "reset", "closed")
+        return (saw,)
 
     def running(self) -> list[str]:
         """The nodes and members that can answer."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from labs.harness.links.control import Link, Links
+from labs.harness.links.control import Link, LinkControl
 from labs.harness.testbed.description import ClusterSpec, MemberKind, State
 from labs.harness.testbed.errors import NodeExited, TestbedError, ZygoteDied
 from labs.harness.testbed.readiness import unready
@@ -46,6 +46,11 @@ class Cluster(ABC):
     directory: Path
 
     @property
+    def relayed(self) -> bool:
+        """Whether what the harness dials is a relay of the substrate's, which accepts first."""
+        return False
+
+    @property
     def nodes(self) -> tuple[str, ...]:
         return self.spec.node_names
 
@@ -69,8 +74,8 @@ class Cluster(ABC):
 
     @property
     @abstractmethod
-    def link_control(self) -> Links:
-        """The client of its link proxies."""
+    def link_control(self) -> LinkControl:
+        """What sets the faults of its links."""
 
     @abstractmethod
     def address(self, client: str, node: str) -> str:

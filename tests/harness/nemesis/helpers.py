@@ -94,6 +94,7 @@ class FakeCluster:
         self.nodes = tuple(f"n{i}" for i in range(1, count + 1))
         self.clients = ("c1", "c2")
         self.members: tuple[str, ...] = ()
+        self.relayed = False
         self.link_control: Any = links
         self.servers = {node: Server() for node in self.nodes}
         self.leading = ["n1"]

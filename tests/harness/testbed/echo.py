@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def main(environ: Mapping[str, str]) -> int:
     app = web.Application()
     app["clock"] = {"offset_ms": 0, "rate": 1.0}
     app["node"] = environ["ECHO_NODE"]
+    app["started"] = time.monotonic_ns()
     app["leads"] = environ["ECHO_NODE"] == environ.get("ECHO_LEADER")
     app["data"] = data / "value"
     app["environ"] = dict(environ)
@@ -59,6 +61,7 @@ async def ready(request: web.Request) -> web.Response:
 async def status(request: web.Request) -> web.Response:
     role = "leader" if request.app["leads"] else "follower"
     said = {"node": request.app["node"], "role": role, "pid": os.getpid()}
+    said["started"] = request.app["started"]  # in a container of its own every pid is 1
     return web.json_response(said | {"clock": request.app["clock"]})
 
 
