@@ -17,16 +17,10 @@ import pytest
 
 from services.chassis.errors import Indefinite, ServiceError
 from services.kv.client import KvClient
-from tests.services.cluster import Cluster, cluster, until
-
-PROTOCOLS = (
-    "raft",
-    "paxos",
-    "viewstamped",
-)  # those that elect a leader and promise linearizability
+from tests.services.cluster import CONSENSUS, Cluster, cluster, until
 
 
-@pytest.fixture(params=PROTOCOLS)
+@pytest.fixture(params=CONSENSUS)
 async def three(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     async with cluster(tmp_path, 3, protocol=request.param) as made:
         yield made
@@ -126,7 +120,7 @@ async def test_trace(three: Cluster) -> None:
     assert "become_leader" in names
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", CONSENSUS)
 async def test_follower_restarts_behind_a_snapshot(tmp_path: Path, protocol: str) -> None:
     """A follower that missed more than the log still holds is brought up by a snapshot."""
     async with cluster(tmp_path, 3, snapshot_entries="20", protocol=protocol) as made:
@@ -142,7 +136,7 @@ async def test_follower_restarts_behind_a_snapshot(tmp_path: Path, protocol: str
         assert (status, document["value"]) == (200, "x" * 1000)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", CONSENSUS)
 async def test_all_restart(tmp_path: Path, protocol: str) -> None:
     """Acknowledged writes survive a restart of all nodes (with real fdatasync)."""
     async with (
@@ -165,7 +159,7 @@ async def test_primary_backup(tmp_path: Path, acknowledgement: str) -> None:
     """The same face over primary-backup; the roles are its own words."""
     settings = {"protocol": "primary_backup", "acknowledgement": acknowledgement}
     async with (
-        cluster(tmp_path, 3, fsync="always", protocol=protocol) as made,
+        cluster(tmp_path, 3, **settings) as made,
         KvClient(made.addresses, retries=20) as client,
     ):
         await client.put("a", 1, deadline_ms=5000)
@@ -185,7 +179,7 @@ async def test_naive_promotion_loses_a_write(tmp_path: Path) -> None:
     The old primary comes back as a backup, discards it and rebuilds its state machine.
     """
     settings = {"protocol": "primary_backup", "promotion": "naive"}
-    async with cluster(tmp_path, 3, fsync="always", protocol=protocol) as made:
+    async with cluster(tmp_path, 3, **settings) as made:
         old = await made.leader()
         others = [node for node in made.addresses if node != old]
         await put(made, old, "a", "both")
