@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from services.chassis.config import NodeConfig
-from services.protocols import paxos, primary_backup, raft, viewstamped
+from services.protocols import paxos, primary_backup, raft, viewstamped, zab
 from services.protocols.core import Core
 
 
@@ -69,9 +69,21 @@ def _viewstamped(config: NodeConfig, random: Random, records: list[Any]) -> Core
     )
 
 
+def _zab(config: NodeConfig, random: Random, records: list[Any]) -> Core:
+    return zab.Zab(
+        config.node,
+        tuple(config.peers),
+        random=random,
+        records=records,
+        election_ticks=config.election_ticks,
+        heartbeat_ticks=config.heartbeat_ticks,
+    )
+
+
 PROTOCOLS = {
     "raft": Protocol(_raft, raft.MESSAGES, raft.RECORDS),
     "paxos": Protocol(_paxos, paxos.MESSAGES, paxos.RECORDS),
     "primary_backup": Protocol(_primary_backup, primary_backup.MESSAGES, primary_backup.RECORDS),
     "viewstamped": Protocol(_viewstamped, viewstamped.MESSAGES, viewstamped.RECORDS),
+    "zab": Protocol(_zab, zab.MESSAGES, zab.RECORDS),
 }

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.services.cluster import Cluster, cluster, until
+from tests.services.cluster import CONSENSUS, Cluster, cluster, until
 
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(params=["raft", "paxos", "viewstamped"])
+@pytest.fixture(params=CONSENSUS)
 async def one(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     settings = {"fault_injection": "on", "tick_ms": "2", "protocol": request.param}
     async with cluster(tmp_path, 1, **settings) as made:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.bugs import BUGS, CORRECT
+from tests.simulation import bugs as raft_zoo
+from tests.simulation.bugs import CORRECT
 from tests.simulation.cluster import Trace, Violation
-from tests.simulation.paxos import Outcome as PaxosOutcome
 from tests.simulation.paxos import PaxosRun
-from tests.simulation.raft import Outcome, RaftRun
-from tests.simulation.viewstamped import Outcome as ViewstampedOutcome
+from tests.simulation.raft import RaftRun
 from tests.simulation.viewstamped import ViewstampedRun
+from tests.simulation.zab import ZabRun
 from tests.simulation.zoo import paxos as paxos_zoo
 from tests.simulation.zoo import viewstamped as viewstamped_zoo
+from tests.simulation.zoo import zab as zab_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,12 +27,17 @@ PROTOCOLS: dict[str, Any] = {
     "raft": RaftRun,
     "paxos": PaxosRun,
     "viewstamped": ViewstampedRun,
+    "zab": ZabRun,
+}
+_ZOOS: dict[str, Any] = {
+    "raft": raft_zoo,
+    "paxos": paxos_zoo,
+    "viewstamped": viewstamped_zoo,
+    "zab": zab_zoo,
 }
 # By protocol: the planted bugs, and the absence of one.
 ZOO: dict[str, dict[str, Any]] = {
-    "raft": {CORRECT.name: CORRECT, **BUGS},
-    "paxos": {paxos_zoo.CORRECT.name: paxos_zoo.CORRECT, **paxos_zoo.BUGS},
-    "viewstamped": {viewstamped_zoo.CORRECT.name: viewstamped_zoo.CORRECT, **viewstamped_zoo.BUGS},
+    protocol: {zoo.CORRECT.name: zoo.CORRECT, **zoo.BUGS} for protocol, zoo in _ZOOS.items()
 }
 
 INVARIANTS = (
@@ -61,6 +67,15 @@ INVARIANTS = (
     "one primary in a view",
     "a primary only appends",
     "committed operations survive into all later views",
+    # Zab's (§III of the paper), and what they rest on
+    "one primary in an epoch",
+    "prefix of histories",
+    "integrity",
+    "total order",
+    "agreement",
+    "local primary order",
+    "global primary order",
+    "primary integrity",
     "exactly once",  # a write repeated by its client is carried out once
 )
 WITHIN_A_NODE = "an assertion within a node"
@@ -91,8 +106,11 @@ class Failure:
 
 def simulate(
     seed: int, bug: Any = None, *, protocol: str = "raft", trace: Trace | None = None
-) -> Outcome | PaxosOutcome | ViewstampedOutcome | Failure:
-    """One seed. Any exception is a finding: nothing that a network does may raise one."""
+) -> Any:
+    """One seed: the outcome, of its protocol's type, or a Failure.
+
+    Any exception is a finding: nothing that a network does may raise one.
+    """
     bug = bug or ZOO[protocol][CORRECT.name]
     try:
         return PROTOCOLS[protocol](seed, bug, trace).run()

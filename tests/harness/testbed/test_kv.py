@@ -13,9 +13,10 @@ from labs.harness.testbed.description import kv_cluster
 from labs.harness.testbed.launcher import ROOT
 from labs.harness.testbed.local import LocalTestbed
 from tests.harness.testbed.contract import READY_WITHIN_S
+from tests.services.cluster import CONSENSUS
 
 
-@pytest.mark.parametrize("protocol", ["raft", "paxos", "viewstamped"])
+@pytest.mark.parametrize("protocol", CONSENSUS)
 async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(
     tmp_path: Path, protocol: str
 ) -> None:
