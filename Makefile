@@ -69,7 +69,7 @@ clean: ## remove runs, bytecode and what a killed run left behind
 test: $(VENV)/.test ## the whole test suite
 	@$(VENV)/bin/python -m pytest
 
-sim: $(VENV)/.test ## seeded simulation of the protocol cores [PROTOCOL=raft|zab] [RUNS=10000] [SEED=0]
+sim: $(VENV)/.test ## seeded simulation of the protocol cores [PROTOCOL=raft|paxos|viewstamped|zab] [RUNS=10000] [SEED=0]
 	@$(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
 
 up: $(VENV)/.run ## containers for free play: store, links, Redis, Kafka [BROKERS=1|3]
