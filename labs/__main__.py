@@ -53,7 +53,7 @@ def run(
 def _run(name: str, options: Options, out: Console) -> int:
     directory = new_run_directory(name)
     # The zygote imports what the nodes need on the other core while this process imports its own.
-    launched = launch(directory)
+    launched = launch(directory) if options.substrate == "local" else None
     try:
         from labs.harness.lab import predict, runner
         from labs.harness.lab.story import Story
@@ -62,7 +62,8 @@ def _run(name: str, options: Options, out: Console) -> int:
         guesses = predict.ask(lab, out) if options.predict else None
         verdict, results = runner.run(lab, options, Story(out), directory, launched)
     finally:
-        launched.abandon()
+        if launched:
+            launched.abandon()
     if verdict.verdict == "pass":
         predict.reveal(lab, results, guesses, out)
     return verdict.exit_code

@@ -49,10 +49,13 @@ def check(
     if nemesis not in NEMESIS:
         raise Unknown("NEMESIS", nemesis, list(NEMESIS))
     substrate, why = _substrate(on)
+    seed_number = _number("SEED", seed, SEEDS, default=secrets.randbelow(10_000))
+    if substrate == "simulation":
+        why = f"seed {seed_number}, virtual time"
     return Options(
         substrate=substrate,
         why=why,
-        seed=_number("SEED", seed, SEEDS, default=secrets.randbelow(10_000)),
+        seed=seed_number,
         repeat=_number("REPEAT", repeat, REPEATS, default=1),
         nodes=_number("NODES", nodes, NODES, default=5),
         nemesis=nemesis == "on",
@@ -61,7 +64,9 @@ def check(
 
 
 def _substrate(on: str) -> tuple[Substrate, str]:
-    if on in ("compose", "simulation"):
+    if on == "simulation":
+        return "simulation", ""
+    if on == "compose":
         raise Unavailable(f"ON={on} is not built yet; type: make lab-… ON=local")
     why = "asked for" if on == "local" else "local processes need nothing but Python"
     return "local", why

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 from labs.harness.history import Recorder
 from labs.harness.lab.definition import Lab, Results, Variant
@@ -23,6 +25,11 @@ from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut
 from labs.harness.testbed.launcher import Launched
 from labs.harness.testbed.local import LocalTestbed
 
+if TYPE_CHECKING:
+    from labs.harness.testbed.simulation.cluster import SimulatedTestbed
+
+    Testbed = LocalTestbed | SimulatedTestbed
+
 # What makes an experiment worthless without saying anything about the system.
 TROUBLE = (InvalidRun, TestbedError, TimedOut, LinksError, NemesisError, ShapeError)
 
@@ -34,17 +41,36 @@ def run(
 
     `launched`: a zygote that was started earlier, to have it warm by now.
     """
-    return asyncio.run(_run(lab, options, story, directory, launched))
+    with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
+        return runner.run(_run(lab, options, story, directory, launched))
+
+
+def _loop_factory(options: Options) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """In a simulation the harness, too, lives in virtual time."""
+    if options.substrate != "simulation":
+        return None
+    from labs.harness.testbed.simulation.cluster import new_loop  # with the service: not cheap
+
+    return partial(new_loop, options.seed)
+
+
+def _testbed(options: Options, directory: Path, launched: Launched | None) -> Testbed:
+    if options.substrate == "simulation":
+        from labs.harness.testbed.simulation.cluster import SimulatedTestbed
+
+        return SimulatedTestbed(directory)
+    return LocalTestbed(directory, launched=launched)
 
 
 async def _run(
     lab: Lab, options: Options, story: Story, directory: Path, launched: Launched | None
 ) -> tuple[Verdict, Results]:
-    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    began, loop_began = time.monotonic(), loop.time()
     results: Results = {}
     faults: list[FaultRecord] = []
     async with AsyncExitStack() as stack:
-        testbed = await stack.enter_async_context(LocalTestbed(directory, launched=launched))
+        testbed = await stack.enter_async_context(_testbed(options, directory, launched))
         _introduce(lab, options, story)
         for variant in lab.variants:
             result = await _run_variant(lab, variant, options, story, testbed, directory, faults)
@@ -63,6 +89,9 @@ async def _run(
         variants=[as_plain(result) for result in results.values()],
         faults=faults,
         environment=describe(),
+        virtual_s=(
+            round(loop.time() - loop_began, 3) if options.substrate == "simulation" else None
+        ),
     )
     join(directory, list(results))
     verdict.save(directory)
@@ -75,7 +104,7 @@ async def _run_variant(
     variant: Variant,
     options: Options,
     story: Story,
-    testbed: LocalTestbed,
+    testbed: Testbed,
     directory: Path,
     faults: list[FaultRecord],
 ) -> VariantResult:
@@ -118,7 +147,7 @@ async def _stage(
     result: VariantResult,
     options: Options,
     story: Story,
-    testbed: LocalTestbed,
+    testbed: Testbed,
     directory: Path,
     faults: list[FaultRecord],
 ) -> AsyncIterator[Stage]:
@@ -126,7 +155,7 @@ async def _stage(
     own = directory / slug(variant.name)
     own.mkdir()
     async with AsyncExitStack() as stack:
-        recorder = stack.enter_context(Recorder(own / "history.jsonl", time.monotonic_ns))
+        recorder = stack.enter_context(Recorder(own / "history.jsonl", _clock_ns(options)))
         story.now = lambda: recorder.now_ns() / 1e9
         spec = variant.cluster(options.nodes)
         cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
@@ -150,6 +179,14 @@ async def _stage(
             seed=options.seed,
         )
         yield stage
+
+
+def _clock_ns(options: Options) -> Callable[[], int]:
+    """The clock that the nodes' telemetry has, too: the machine's, or that of the simulation."""
+    if options.substrate != "simulation":
+        return time.monotonic_ns
+    loop = asyncio.get_running_loop()
+    return lambda: int(loop.time() * 1e9)
 
 
 def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:

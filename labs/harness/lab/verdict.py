@@ -93,6 +93,7 @@ class Verdict(msgspec.Struct):
     variants: list[dict[str, Any]]
     faults: list[FaultRecord]
     environment: dict[str, Any]
+    virtual_s: float | None = None  # in a simulation: what `elapsed_s` of real time stood for
 
     @property
     def exit_code(self) -> int:

@@ -1,0 +1,226 @@
+"""The simulated disk of a node: it outlives the node's process, and forgets what it may.
+
+A disk promises no more than POSIX does: bytes are safe once `synchronize` of their file has
+returned, names (created, renamed, removed) once `synchronize_directory` has. A process that is
+killed loses nothing, for the kernel has its writes; a machine that loses its power
+(`lose_unfsynced_writes`) loses any part of what was not safe: whole writes, or single sectors of
+one (a torn write), and of the names the latest.
+
+`synchronize` takes time, during which the process stands still (`VirtualLoop.stall`); if the power
+fails meanwhile, nothing was promised yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from services.chassis.machine import Files
+
+if TYPE_CHECKING:
+    from labs.harness.testbed.simulation.loop import VirtualLoop
+
+SECTOR_BYTES = 512
+SYNC_NS, SYNC_SPREAD_NS = 100_000, 300_000  # an fdatasync: 0.1 to 0.4 ms
+
+
+@dataclass(slots=True)
+class Write:
+    """One write or truncation. `before` is what `after` has replaced; `safe_ns`: see `_Change`."""
+
+    offset: int
+    before: bytes
+    after: bytes
+    safe_ns: int | None = None
+
+
+@dataclass(slots=True)
+class Names:
+    """The names as they were before a change of theirs; `safe_ns`: None until synchronized."""
+
+    before: dict[Path, Inode]
+    safe_ns: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Inode:
+    """A file's content as the kernel sees it, and the writes that may not be on the disk yet."""
+
+    data: bytearray = field(default_factory=bytearray)
+    unsafe: list[Write] = field(default_factory=list)
+
+    def replace(self, offset: int, length: int, new: bytes, now_ns: int) -> None:
+        """Put `new` in place of `length` bytes at `offset`."""
+        if offset > len(self.data):  # a hole reads as zeros
+            new, offset = bytes(offset - len(self.data)) + new, len(self.data)
+        if self.unsafe:
+            self.unsafe = [each for each in self.unsafe if not _safe(each.safe_ns, now_ns)]
+        self.unsafe.append(Write(offset, bytes(self.data[offset : offset + length]), new))
+        self.data[offset : offset + length] = new
+
+    def power_cut(self, now_ns: int, random: Random) -> None:
+        """Keep what is safe, and of the rest what chance keeps."""
+        unsafe = [each for each in self.unsafe if not _safe(each.safe_ns, now_ns)]
+        self.unsafe = []
+        for write in reversed(unsafe):
+            self.data[write.offset : write.offset + len(write.after)] = write.before
+        for write in unsafe:
+            fate = random.random()
+            if fate < 0.4:
+                continue  # lost
+            torn = fate < 0.7
+            for at, piece in _sectors(write):
+                if torn and random.random() < 0.5:
+                    continue
+                if at > len(self.data):
+                    self.data.extend(bytes(at - len(self.data)))
+                self.data[at : at + len(piece)] = piece
+            if not torn and len(write.after) < len(write.before):
+                end = write.offset + len(write.after)
+                del self.data[end : end + len(write.before) - len(write.after)]
+
+
+def _sectors(write: Write) -> list[tuple[int, bytes]]:
+    """(offset, bytes) of `after`, cut at the boundaries of sectors."""
+    pieces = []
+    at, rest = write.offset, write.after
+    while rest:
+        size = SECTOR_BYTES - at % SECTOR_BYTES
+        pieces.append((at, rest[:size]))
+        at, rest = at + size, rest[size:]
+    return pieces
+
+
+def _safe(safe_ns: int | None, now_ns: int) -> bool:
+    return safe_ns is not None and safe_ns <= now_ns
+
+
+class Disk:
+    """What one node has stored. `lose_unfsynced_writes` makes the next kill a power failure."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.lose_unfsynced_writes = False
+        self.names: dict[Path, Inode] = {}
+        self._changes: list[Names] = []
+
+    def changing_names(self, now_ns: int) -> None:
+        """Called before every change of names."""
+        self._changes = [each for each in self._changes if not _safe(each.safe_ns, now_ns)]
+        self._changes.append(Names(dict(self.names)))
+
+    def names_safe(self, at_ns: int) -> None:
+        for change in self._changes:
+            if change.safe_ns is None:
+                change.safe_ns = at_ns
+
+    def killed(self, now_ns: int) -> None:
+        """The node's process was killed at `now_ns`."""
+        if not self.lose_unfsynced_writes:
+            return
+        self.lose_unfsynced_writes = False
+        inodes = dict.fromkeys(itertools.chain(
+            self.names.values(), *(each.before.values() for each in self._changes)))  # fmt: skip
+        unsafe = [each for each in self._changes if not _safe(each.safe_ns, now_ns)]
+        self._changes = []
+        kept = self.random.randint(0, len(unsafe))  # a journal: in order, up to some point
+        if kept < len(unsafe):
+            self.names = unsafe[kept].before
+        for inode in inodes:
+            inode.power_cut(now_ns, self.random)
+
+    def wipe(self) -> None:
+        """Nothing was ever stored."""
+        self.names.clear()
+        self._changes.clear()
+
+
+class SimulatedFiles(Files):
+    """The files of one process on its node's disk. From a dead process no call does anything."""
+
+    def __init__(self, disk: Disk, loop: VirtualLoop, *, synchronizes: bool = True) -> None:
+        self._disk = disk
+        self._loop = loop
+        self._synchronizes = synchronizes
+        self._numbers = itertools.count(3)
+        self._open: dict[int, Inode] = {}
+
+    def _now_ns(self) -> int:
+        return self._loop.now_ns()
+
+    def _inode(self, path: Path) -> Inode:
+        inode = self._disk.names.get(path)
+        if inode is None:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        return inode
+
+    def open(self, path: Path) -> int:
+        if path not in self._disk.names:
+            if self._loop.dead:
+                return -1
+            self._disk.changing_names(self._now_ns())
+            self._disk.names[path] = Inode()
+        number = next(self._numbers)
+        self._open[number] = self._disk.names[path]
+        return number
+
+    def read(self, path: Path) -> bytes:
+        return bytes(self._inode(path).data)
+
+    def make_directory(self, path: Path) -> None:
+        """Directories are there by themselves."""
+
+    def names(self, path: Path) -> list[str]:
+        return sorted(each.name for each in self._disk.names if each.parent == path)
+
+    def lock(self, descriptor: int) -> bool:
+        return True  # one process per node, and a lock goes with its process
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        if not self._loop.dead:
+            self._open[descriptor].replace(offset, len(data), data, self._now_ns())
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        inode = self._open[descriptor]
+        surplus = len(inode.data) - length
+        if self._loop.dead or not surplus:
+            return
+        if surplus > 0:
+            inode.replace(length, surplus, b"", self._now_ns())
+        else:
+            inode.replace(len(inode.data), 0, bytes(-surplus), self._now_ns())
+
+    def synchronize(self, descriptor: int) -> None:
+        if self._synchronizes and not self._loop.dead:
+            at_ns = self._take_time()
+            for write in self._open[descriptor].unsafe:
+                if write.safe_ns is None:
+                    write.safe_ns = at_ns
+
+    def synchronize_directory(self, path: Path) -> None:
+        if self._synchronizes and not self._loop.dead:
+            self._disk.names_safe(self._take_time())
+
+    def _take_time(self) -> int:
+        """The process stands still; returns when it goes on."""
+        self._loop.stall(SYNC_NS + int(self._disk.random.random() * SYNC_SPREAD_NS))
+        return self._loop.now_ns()
+
+    def rename(self, source: Path, target: Path) -> None:
+        if not self._loop.dead:
+            inode = self._inode(source)
+            self._disk.changing_names(self._now_ns())
+            del self._disk.names[source]
+            self._disk.names[target] = inode
+
+    def remove(self, path: Path) -> None:
+        if path in self._disk.names and not self._loop.dead:
+            self._disk.changing_names(self._now_ns())
+            del self._disk.names[path]
+
+    def close(self, descriptor: int) -> None:
+        self._open.pop(descriptor, None)
