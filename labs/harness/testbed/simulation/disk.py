@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labs.harness.testbed.simulation.loop import VirtualLoop
 
 SECTOR_BYTES = 512
-SYNC_NS, SYNC_SPREAD_NS = 100_000, 300_000  # an fdatasync: 0.1 to 0.4 ms
+SYNC_MS = (0.1, 0.4)  # an fdatasync takes, from, to
 
 
 @dataclass(slots=True)
@@ -100,11 +100,15 @@ def _safe(safe_ns: int | None, now_ns: int) -> bool:
 
 
 class Disk:
-    """What one node has stored. `lose_unfsynced_writes` makes the next kill a power failure."""
+    """What one node has stored. `lose_unfsynced_writes` makes the next kill a power failure.
+
+    `synchronize_ms`: how long that takes, from and to.
+    """
 
     def __init__(self, random: Random) -> None:
         self.random = random
         self.lose_unfsynced_writes = False
+        self.synchronize_ms: tuple[float, float] = SYNC_MS
         self.names: dict[Path, Inode] = {}
         self._changes: list[Names] = []
 
@@ -207,7 +211,9 @@ class SimulatedFiles(Files):
 
     def _take_time(self) -> int:
         """The process stands still; returns when it goes on."""
-        self._loop.stall(SYNC_NS + int(self._disk.random.random() * SYNC_SPREAD_NS))
+        low_ms, high_ms = self._disk.synchronize_ms
+        share = self._disk.random.random()
+        self._loop.stall(int((low_ms + (high_ms - low_ms) * share) * 1e6))
         return self._loop.now_ns()
 
     def rename(self, source: Path, target: Path) -> None:
