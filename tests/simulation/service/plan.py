@@ -38,8 +38,8 @@ class Operation:
 class Fault:
     """Something that goes wrong from `at_s` on, for `for_s` seconds.
 
-    `kind`: links (`faults` on `links`), power (of `nodes`, which lose what was not synchronized),
-    kill, pause, bump, drift (`amount`: ms, or the rate).
+    `kind`: links (`fault` on `links`), power (of `nodes`, which lose what was not synchronized and
+    come back one after the other, in that order, each `for_s` after the one before), kill, pause, bump, drift (`amount`: ms, or the rate).
     """
 
     at_s: float
@@ -65,11 +65,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run. `disk_ms`: shortest and longest fdatasync."""
+    """One run. `disks_ms`: shortest and longest fdatasync of each node."""
 
     seed: int
     nodes: int
-    disk_ms: tuple[float, float]
+    disks_ms: tuple[tuple[float, float], ...]
     environment: tuple[tuple[str, str], ...]
     operations: tuple[Operation, ...]
     faults: tuple[Fault, ...]
@@ -90,11 +90,19 @@ def draw(seed: int) -> Plan:
     return Plan(
         seed,
         nodes,
-        random.choice(DISKS_MS),
+        _disks(random, nodes),
         (("KV_SNAPSHOT_ENTRIES", snapshot_entries),),
         tuple(_operations(random)),
         tuple(faults),
     )
+
+
+def _disks(random: Random, nodes: int) -> tuple[tuple[float, float], ...]:
+    """Alike, or each node with one of its own: then a leader may be ahead of its followers' disks
+    for a long time."""
+    if random.random() < 0.5:
+        return (random.choice(DISKS_MS),) * nodes
+    return tuple(random.choice(DISKS_MS) for _ in range(nodes))
 
 
 def _operations(random: Random) -> list[Operation]:
@@ -129,6 +137,12 @@ def _of_nodes(kind: str) -> Any:
     return drawn
 
 
+def _power(random: Random, names: list[str], at_s: float) -> Fault:
+    struck = names if random.random() < 0.5 else list(_some(random, names))
+    order = tuple(random.sample(struck, len(struck)))
+    return Fault(at_s, random.choice((0.02, 0.2, 0.6)), "power", order)
+
+
 def _clock(random: Random, names: list[str], at_s: float) -> Fault:
     kind, amount = random.choice((("bump", 2_000.0), ("bump", -500.0), ("drift", 1.5)))
     return Fault(at_s, random.choice((0.3, 1.0)), kind, _some(random, names), amount=amount)
@@ -160,7 +174,7 @@ def _slow(random: Random, names: list[str], at_s: float) -> Fault:
 
 
 DRAW = {
-    "power": _of_nodes("power"),
+    "power": _power,
     "kill": _of_nodes("kill"),
     "pause": _of_nodes("pause"),
     "clock": _clock,

@@ -67,8 +67,8 @@ class Run:
 
     async def go(self) -> None:
         """Raises AssertionError, TimedOut or NodeExited."""
-        for node in self.cluster.nodes:
-            self.cluster.disks[node].synchronize_ms = self.plan.disk_ms
+        for node, disk_ms in zip(self.cluster.nodes, self.plan.disks_ms, strict=True):
+            self.cluster.disks[node].synchronize_ms = disk_ms
         work = [self._operate(operation) for operation in self.plan.operations]
         work += [self._strike(fault) for fault in self.plan.faults]
         try:
@@ -141,8 +141,10 @@ class Run:
             await self._set_links(fault)
         elif fault.kind in ("power", "kill"):
             await self._each(fault, self._kill)
-            await self._until(fault.at_s + fault.for_s)
-            await self._each(fault, self._start)
+            for number, node in enumerate(fault.nodes, 1):
+                in_turn = number if fault.kind == "power" else 1
+                await self._until(fault.at_s + fault.for_s * in_turn)
+                await self._start(fault, node)
         elif fault.kind == "pause":
             await self._each(fault, self._pause)
             await self._until(fault.at_s + fault.for_s)

@@ -7,7 +7,8 @@ killed loses nothing, for the kernel has its writes; a machine that loses its po
 one (a torn write), and of the names the latest.
 
 `synchronize` takes time, during which the process stands still (`VirtualLoop.stall`); if the power
-fails meanwhile, nothing was promised yet.
+fails meanwhile, nothing was promised yet. What the process did after that, in the same callback, it
+has done in its own future: killed before that, it has never done it.
 """
 
 from __future__ import annotations
@@ -30,19 +31,24 @@ SYNC_MS = (0.1, 0.4)  # an fdatasync takes, from, to
 
 @dataclass(slots=True)
 class Write:
-    """One write or truncation. `before` is what `after` has replaced; `safe_ns`: see `_Change`."""
+    """One write or truncation, made at `at_ns`: `after` in place of `before`.
+
+    `safe_ns`: from when on a power failure leaves it alone; None until it is synchronized.
+    """
 
     offset: int
     before: bytes
     after: bytes
+    at_ns: int
     safe_ns: int | None = None
 
 
 @dataclass(slots=True)
 class Names:
-    """The names as they were before a change of theirs; `safe_ns`: None until synchronized."""
+    """The names as they were before a change of theirs, at `at_ns`; `safe_ns` as in `Write`."""
 
     before: dict[Path, Inode]
+    at_ns: int
     safe_ns: int | None = None
 
 
@@ -53,14 +59,21 @@ class Inode:
     data: bytearray = field(default_factory=bytearray)
     unsafe: list[Write] = field(default_factory=list)
 
-    def replace(self, offset: int, length: int, new: bytes, now_ns: int) -> None:
-        """Put `new` in place of `length` bytes at `offset`."""
+    def replace(self, offset: int, length: int, new: bytes, at_ns: int, now_ns: int) -> None:
+        """Put `new` in place of `length` bytes at `offset`. The process is at `at_ns`, all others
+        at `now_ns`, which may be before."""
         if offset > len(self.data):  # a hole reads as zeros
             new, offset = bytes(offset - len(self.data)) + new, len(self.data)
-        if self.unsafe:
+        if self.unsafe and _safe(self.unsafe[0].safe_ns, now_ns):
             self.unsafe = [each for each in self.unsafe if not _safe(each.safe_ns, now_ns)]
-        self.unsafe.append(Write(offset, bytes(self.data[offset : offset + length]), new))
+        self.unsafe.append(Write(offset, bytes(self.data[offset : offset + length]), new, at_ns))
         self.data[offset : offset + length] = new
+
+    def take_back(self, now_ns: int) -> None:
+        """The process was killed at `now_ns`: what it would have written later, it has not."""
+        while self.unsafe and self.unsafe[-1].at_ns > now_ns:
+            write = self.unsafe.pop()
+            self.data[write.offset : write.offset + len(write.after)] = write.before
 
     def power_cut(self, now_ns: int, random: Random) -> None:
         """Keep what is safe, and of the rest what chance keeps."""
@@ -70,9 +83,9 @@ class Inode:
             self.data[write.offset : write.offset + len(write.after)] = write.before
         for write in unsafe:
             fate = random.random()
-            if fate < 0.4:
+            if fate < 0.5:
                 continue  # lost
-            torn = fate < 0.7
+            torn = fate < 0.75
             for at, piece in _sectors(write):
                 if torn and random.random() < 0.5:
                     continue
@@ -112,10 +125,10 @@ class Disk:
         self.names: dict[Path, Inode] = {}
         self._changes: list[Names] = []
 
-    def changing_names(self, now_ns: int) -> None:
+    def changing_names(self, at_ns: int, now_ns: int) -> None:
         """Called before every change of names."""
         self._changes = [each for each in self._changes if not _safe(each.safe_ns, now_ns)]
-        self._changes.append(Names(dict(self.names)))
+        self._changes.append(Names(dict(self.names), at_ns))
 
     def names_safe(self, at_ns: int) -> None:
         for change in self._changes:
@@ -124,11 +137,15 @@ class Disk:
 
     def killed(self, now_ns: int) -> None:
         """The node's process was killed at `now_ns`."""
+        inodes = dict.fromkeys(itertools.chain(
+            self.names.values(), *(each.before.values() for each in self._changes)))  # fmt: skip
+        for inode in inodes:
+            inode.take_back(now_ns)
+        while self._changes and self._changes[-1].at_ns > now_ns:
+            self.names = self._changes.pop().before
         if not self.lose_unfsynced_writes:
             return
         self.lose_unfsynced_writes = False
-        inodes = dict.fromkeys(itertools.chain(
-            self.names.values(), *(each.before.values() for each in self._changes)))  # fmt: skip
         unsafe = [each for each in self._changes if not _safe(each.safe_ns, now_ns)]
         self._changes = []
         kept = self.random.randint(0, len(unsafe))  # a journal: in order, up to some point
@@ -153,8 +170,12 @@ class SimulatedFiles(Files):
         self._numbers = itertools.count(3)
         self._open: dict[int, Inode] = {}
 
-    def _now_ns(self) -> int:
-        return self._loop.now_ns()
+    def _change_names(self) -> dict[Path, Inode]:
+        self._disk.changing_names(self._loop.now_ns(), self._loop.simulation.now_ns)
+        return self._disk.names
+
+    def _replace(self, inode: Inode, offset: int, length: int, new: bytes) -> None:
+        inode.replace(offset, length, new, self._loop.now_ns(), self._loop.simulation.now_ns)
 
     def _inode(self, path: Path) -> Inode:
         inode = self._disk.names.get(path)
@@ -166,8 +187,7 @@ class SimulatedFiles(Files):
         if path not in self._disk.names:
             if self._loop.dead:
                 return -1
-            self._disk.changing_names(self._now_ns())
-            self._disk.names[path] = Inode()
+            self._change_names()[path] = Inode()
         number = next(self._numbers)
         self._open[number] = self._disk.names[path]
         return number
@@ -186,7 +206,7 @@ class SimulatedFiles(Files):
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
         if not self._loop.dead:
-            self._open[descriptor].replace(offset, len(data), data, self._now_ns())
+            self._replace(self._open[descriptor], offset, len(data), data)
 
     def truncate(self, descriptor: int, length: int) -> None:
         inode = self._open[descriptor]
@@ -194,9 +214,9 @@ class SimulatedFiles(Files):
         if self._loop.dead or not surplus:
             return
         if surplus > 0:
-            inode.replace(length, surplus, b"", self._now_ns())
+            self._replace(inode, length, surplus, b"")
         else:
-            inode.replace(len(inode.data), 0, bytes(-surplus), self._now_ns())
+            self._replace(inode, len(inode.data), 0, bytes(-surplus))
 
     def synchronize(self, descriptor: int) -> None:
         if self._synchronizes and not self._loop.dead:
@@ -219,14 +239,13 @@ class SimulatedFiles(Files):
     def rename(self, source: Path, target: Path) -> None:
         if not self._loop.dead:
             inode = self._inode(source)
-            self._disk.changing_names(self._now_ns())
-            del self._disk.names[source]
-            self._disk.names[target] = inode
+            names = self._change_names()
+            del names[source]
+            names[target] = inode
 
     def remove(self, path: Path) -> None:
         if path in self._disk.names and not self._loop.dead:
-            self._disk.changing_names(self._now_ns())
-            del self._disk.names[path]
+            del self._change_names()[path]
 
     def close(self, descriptor: int) -> None:
         self._open.pop(descriptor, None)
