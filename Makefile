@@ -12,7 +12,7 @@ NODES  ?=
 export ON SEED REPEAT NODES
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs doctor clean test sim lint types bench lock
+.PHONY: help setup labs doctor clean test sim shrink lint types bench lock
 
 help: ## this list
 	@echo "Faultline: break real services, read the verdict."
@@ -54,8 +54,13 @@ clean: ## remove runs, bytecode and what a killed run left behind
 test: $(VENV)/.test ## the whole test suite
 	@$(VENV)/bin/python -m pytest
 
-sim: $(VENV)/.test ## seeded simulation of the protocol cores [RUNS=10000] [SEED=0]
-	@$(VENV)/bin/python -m tests.simulation --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
+sim: $(VENV)/.test ## seeded simulation of the protocol cores, or of the service [RUNS=10000] [SEED=0] [SERVICE=kv]
+	@if test -n "$(SERVICE)"; \
+	then $(VENV)/bin/python -m tests.simulation.service --service $(SERVICE) --runs $(or $(RUNS),1000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); \
+	else $(VENV)/bin/python -m tests.simulation --runs $(or $(RUNS),10000) --seed $(or $(SEED),0); fi
+
+shrink: $(VENV)/.test ## reduce a failing run of the simulated service to what matters: SEED=… [BUG=…]
+	@$(VENV)/bin/python -m tests.simulation.service --shrink --seed $(or $(SEED),0) --bug $(or $(BUG),none)
 
 lint: $(VENV)/.test ## style and types
 	@$(VENV)/bin/ruff check services labs tests

@@ -39,7 +39,8 @@ class Fault:
     """Something that goes wrong from `at_s` on, for `for_s` seconds.
 
     `kind`: links (`fault` on `links`), power (of `nodes`, which lose what was not synchronized and
-    come back one after the other, in that order, each `for_s` after the one before), kill, pause, bump, drift (`amount`: ms, or the rate).
+    come back one after the other, in that order, each `for_s` after the one before), kill, pause,
+    bump, drift (`amount`: ms, or the rate).
     """
 
     at_s: float

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from labs.harness.links.stream import Shape
     from labs.harness.testbed.simulation.loop import VirtualLoop
     from labs.harness.testbed.simulation.network import Route
-    from labs.harness.links.stream import Shape
 
 # Of one direction: what kernels and the link proxy take in before the sender has to wait.
 PIPE_BYTES = 512 << 10
@@ -109,12 +109,11 @@ class Pipe:
         if not self._queue or self._shape.held or self.sink is None:
             return
         due, segment, _ = self._queue[0]
-        if self._shape.bytes_per_s and type(segment) is bytes:
-            if not self._piece:
-                self._piece = min(len(segment), self._shape.read_bytes())
-                carried_s = self._shape.due(self._piece, self._simulation.now_ns / 1e9)
-                due = max(due, round(carried_s * 1e9))
-                self._queue[0] = (due, segment, self._queue[0][2])
+        if self._shape.bytes_per_s and type(segment) is bytes and not self._piece:
+            self._piece = min(len(segment), self._shape.read_bytes())
+            carried_s = self._shape.due(self._piece, self._simulation.now_ns / 1e9)
+            due = max(due, round(carried_s * 1e9))
+            self._queue[0] = (due, segment, self._queue[0][2])
         if not self._armed_ns or due < self._armed_ns:
             self._armed_ns = due = max(due, self._simulation.now_ns)
             self._simulation.at(due, self._arrive)
@@ -226,10 +225,13 @@ class End(asyncio.Transport):
         if self._closing or not self._reading:
             return
         inbox, self.inbox, self.inbox_bytes = self.inbox, [], 0
-        last = inbox.pop() if type(inbox[-1]) is not bytes else None
-        data = b"".join(inbox) if len(inbox) != 1 else inbox[0]  # type: ignore[arg-type]
+        if len(inbox) == 1 and type(inbox[0]) is bytes:
+            data, last = inbox[0], None
+        else:
+            data = b"".join([each for each in inbox if type(each) is bytes])
+            last = RST if RST in inbox else FIN if FIN in inbox else None
         try:
-            if last == RST:
+            if last == RST:  # which throws away what was not read
                 self._lose(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
                 return
             if data:

@@ -224,6 +224,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._exception_handler: Callable[..., object] | None = None
         self._task_factory: Any = None
         self._closed = self._running = False
+        self._current_handle = None  # asyncio's default exception handler looks at it
         simulation.loops.append(self)
 
     def __repr__(self) -> str:

@@ -10,7 +10,6 @@ import pytest
 from labs.harness.testbed.simulation.cluster import SimulatedTestbed
 from tests.harness.testbed.contract import SubstrateContract
 
-
 # Of the echo service, which runs in this process here.
 pytestmark = pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")
 
