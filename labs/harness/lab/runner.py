@@ -70,7 +70,8 @@ async def _run(
     results: Results = {}
     faults: list[FaultRecord] = []
     async with AsyncExitStack() as stack:
-        testbed = await stack.enter_async_context(_testbed(options, directory, launched))
+        testbed = _testbed(options, directory, launched)
+        await stack.enter_async_context(testbed)
         _introduce(lab, options, story)
         for variant in lab.variants:
             result = await _run_variant(lab, variant, options, story, testbed, directory, faults)

@@ -1,5 +1,6 @@
 """The simulation substrate: the shipped service in virtual time, by one seed.
 
-Read `loop.py` first (time and processes), then `connection.py` and `network.py`, `disk.py`,
-`process.py`, and `cluster.py`, which puts them together behind the interface of every substrate.
+Read `scheduler.py` and `loop.py` first (time and processes), then `pipe.py`, `connection.py` and
+`network.py`, `disk.py`, `process.py`, and `cluster.py`, which puts them together behind the
+interface of every substrate.
 """

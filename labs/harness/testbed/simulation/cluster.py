@@ -30,9 +30,10 @@ from labs.harness.testbed.cluster import Cluster
 from labs.harness.testbed.description import ClusterSpec, NodeSpec, State
 from labs.harness.testbed.errors import NodeExited, TestbedError
 from labs.harness.testbed.simulation.disk import Disk
-from labs.harness.testbed.simulation.loop import Simulation, VirtualLoop
+from labs.harness.testbed.simulation.loop import VirtualLoop
 from labs.harness.testbed.simulation.network import LOOPBACK, Address, Network, SimulatedLinks
 from labs.harness.testbed.simulation.process import Process, service
+from labs.harness.testbed.simulation.scheduler import Simulation
 
 STOP_GRACE_S = 1.0
 DATA = Path("/data")  # on the simulated disks; each node has one of its own

@@ -1,15 +1,7 @@
-"""Virtual time: one scheduler, and an event loop per simulated process that shares it.
+"""The event loop of one simulated process; all of them share one scheduler (scheduler.py).
 
-Theory of operation
--------------------
-**Invariant.** What happens next is a function of the seed: no real clock, no thread, no real
-socket decides anything, and things due at the same instant happen in the order they were asked for.
-
-Time stands still while code runs, and when nothing is ready it jumps to the next timer. So an
-idle second costs nothing, and a deadline of ten seconds passes in an instant.
-
-Each process has a *loop object of its own* (`VirtualLoop`), as it has in reality: a task, a timer,
-a connection belongs to exactly one process, and so:
+Each process has a *loop object of its own*, as it has in reality: a task, a timer, a connection
+belongs to exactly one process, and so:
 
 - a **crash** is to run nothing more of that loop: no `except`, no `finally`, nothing goodbye;
 - a **pause** is to hold back its callbacks, in order, until it resumes;
@@ -18,9 +10,6 @@ a connection belongs to exactly one process, and so:
   others run, and a crash that falls in between finds the messages sent before the call under way
   and those sent after it never sent. Without this, no simulation could tell a driver that sends
   before it persists from one that persists first.
-
-Time is kept in whole nanoseconds: sums of floats would differ in the last digit from one
-mathematical library to another, and with them the order of events.
 """
 
 from __future__ import annotations
@@ -30,176 +19,24 @@ import contextvars
 import socket
 import weakref
 from asyncio import events
-from collections import deque
 from collections.abc import Callable, Coroutine
-from heapq import heapify, heappop, heappush
 from math import ceil
-from random import Random
 from typing import TYPE_CHECKING, Any
+
+from labs.harness.testbed.simulation.scheduler import NANOSECONDS, Handle, Simulation
 
 if TYPE_CHECKING:
     from labs.harness.testbed.simulation.connection import End
-    from labs.harness.testbed.simulation.network import Listener, Network
+    from labs.harness.testbed.simulation.network import Listener
 
-NANOSECONDS = 1_000_000_000
-START_NS = 1_000 * NANOSECONDS  # the monotonic clock's zero means nothing; 0 itself would be odd
-WALL_AT_ZERO_S = 1_735_689_600.0 - START_NS / NANOSECONDS  # START_NS is 2025-01-01T00:00:00Z
 SHORTEST_TIMER_NS = 1_000
-STEPS_AT_AN_INSTANT_MAX = 500_000
-CANCELLED_KEPT = 512
 REMAINS_ROUNDS = 8
 
-
-class Stuck(RuntimeError):
-    """Nothing can happen any more, or nothing but the same instant, for ever."""
-
-
-class Handle(asyncio.TimerHandle):
-    """A callback that waits for its turn or its time; the base's fields without its costs."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: VirtualLoop,
-        context: contextvars.Context | None,
-        when: float = 0.0,
-        scheduled: bool = False,
-    ) -> None:
-        self._callback = callback
-        self._args = args
-        self._loop = loop
-        self._context = contextvars.copy_context() if context is None else context
-        self._cancelled = False
-        self._source_traceback = None
-        self._repr = None
-        self._when = when
-        self._scheduled = scheduled
-
-    def cancel(self) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            self._callback, self._args = _nothing, ()
-            if self._scheduled:
-                self._loop._timer_handle_cancelled(self)
+# For mypy the base has abstract methods that no simulated process needs (pipes, subprocesses).
+_Base: Any = asyncio.AbstractEventLoop
 
 
-def _nothing(*_: object) -> None:
-    """In place of a cancelled callback, so that what it referred to can go."""
-
-
-class Simulation:
-    """The scheduler: virtual time, what is due, and the chance that everything is drawn from."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.now_ns = START_NS
-        self.steps = 0
-        self.network: Network
-        self._ready: deque[Handle] = deque()
-        # (when, number, handle) of a process, or (when, number, event) of the network or a disk.
-        self._heap: list[tuple[int, int, Handle | Callable[[], None]]] = []
-        self._number = 0
-        self._cancelled = 0
-        self._steps_limit = STEPS_AT_AN_INSTANT_MAX
-        self.loops: list[VirtualLoop] = []  # of living processes
-
-    def random(self, name: str) -> Random:
-        """A generator of its own for `name`: what one draws does not change another's."""
-        return Random(f"{self.seed}/{name}")
-
-    def at(self, when_ns: int, event: Callable[[], None]) -> None:
-        """Something that happens to nobody's process in particular: a segment arrives."""
-        self._number += 1
-        heappush(self._heap, (when_ns, self._number, event))
-
-    def timer(self, when_ns: int, handle: Handle) -> None:
-        self._number += 1
-        heappush(self._heap, (when_ns, self._number, handle))
-
-    def ready(self, handle: Handle) -> None:
-        self._ready.append(handle)
-
-    def ready_again(self, held: list[Handle]) -> None:
-        """What a process could not run until now comes before what has come since."""
-        self._ready.extendleft(reversed(held))
-
-    def timer_cancelled(self) -> None:
-        self._cancelled += 1
-        if self._cancelled > CANCELLED_KEPT and self._cancelled * 2 > len(self._heap):
-            self._heap = [
-                each for each in self._heap if type(each[2]) is not Handle or not each[2]._cancelled
-            ]
-            heapify(self._heap)
-            self._cancelled = 0
-
-    def run_until(self, done: Callable[[], bool]) -> None:
-        """Let things happen until `done()`. Raises Stuck."""
-        ready = self._ready
-        current: VirtualLoop | None = None
-        try:
-            while not done():
-                if not ready:
-                    self._advance()
-                    continue
-                handle = ready.popleft()
-                if handle._cancelled:
-                    continue
-                loop: VirtualLoop = handle._loop
-                if loop.blocked:
-                    if not loop.dead:
-                        loop.held.append(handle)
-                    continue
-                if loop is not current:
-                    events._set_running_loop(loop)
-                    current = loop
-                self.steps += 1
-                if self.steps > self._steps_limit:
-                    raise Stuck(f"{STEPS_AT_AN_INSTANT_MAX} steps and no time has passed")
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except SystemExit as exit_:
-                    loop.on_system_exit(exit_)
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:
-                    loop.call_exception_handler(
-                        {"message": f"exception in {handle._callback!r}", "exception": error}
-                    )
-                if loop.stalled_ns:
-                    loop.block_for_stall()
-        finally:
-            events._set_running_loop(None)
-
-    def _advance(self) -> None:
-        """To the next instant at which something is due."""
-        heap = self._heap
-        if not heap:
-            raise Stuck("every process waits, and nothing is due")
-        when = heap[0][0]
-        if when > self.now_ns:
-            self.now_ns = when
-            self._steps_limit = self.steps + STEPS_AT_AN_INSTANT_MAX
-        while heap and heap[0][0] == when:
-            due = heappop(heap)[2]
-            if type(due) is not Handle:
-                due()  # type: ignore[operator] # the other half of the union
-                heap = self._heap
-            elif not due._cancelled:
-                due._scheduled = False
-                self._ready.append(due)
-            else:
-                self._cancelled -= 1
-
-    def forget(self) -> None:
-        """Nothing is due any more."""
-        self._ready.clear()
-        self._heap.clear()
-
-
-class VirtualLoop(asyncio.AbstractEventLoop):
+class VirtualLoop(_Base):  # type: ignore[misc] # see above
     """The event loop of one simulated process.
 
     Attributes:
@@ -239,7 +76,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """`time` in nanoseconds."""
         return self.simulation.now_ns + self.stalled_ns
 
-    def call_soon(self, callback, *args, context=None):  # type: ignore[no-untyped-def] # base's
+    def call_soon(
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> Handle:
         handle = Handle(callback, args, self, context)
         if not self.dead:
             self.simulation.ready(handle)
@@ -247,10 +89,22 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     call_soon_threadsafe = call_soon  # there are no other threads; signal handlers run in this one
 
-    def call_later(self, delay, callback, *args, context=None):  # type: ignore[no-untyped-def]
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> Handle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(self, when, callback, *args, context=None):  # type: ignore[no-untyped-def]
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> Handle:
         simulation = self.simulation
         # A real clock moves between two looks at it. Here it would not, and who finds that a hair
         # is missing to his time and sets a timer for it would do so in this instant, for ever.
@@ -336,7 +190,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(self, coro, *, name=None, context=None, **_):  # type: ignore[no-untyped-def]
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: Any = None, **_: Any
+    ) -> asyncio.Task[Any]:
         return asyncio.Task(coro, loop=self, name=name, context=context)
 
     def set_task_factory(self, factory: Any) -> None:
@@ -345,7 +201,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def get_task_factory(self) -> Any:
         return self._task_factory
 
-    def run_in_executor(self, executor, func, *args):  # type: ignore[no-untyped-def]
+    def run_in_executor(self, _: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Here and now: a thread would end at a moment of its own choosing."""
         future = self.create_future()
         try:
@@ -356,16 +212,22 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     # ------------------------------------------------------------------ sockets
 
-    async def getaddrinfo(self, host, port, **_):  # type: ignore[no-untyped-def, override]
+    async def getaddrinfo(self, host: str, port: int | None, **_: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port or 0))]
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Dials in the simulated network; `sock` only stands for the connection meanwhile."""
         self._dialled[sock] = await self.simulation.network.dial(self, address)
 
-    async def create_connection(  # type: ignore[no-untyped-def, override]
-        self, protocol_factory, host=None, port=None, *, sock=None, **_
-    ):
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        sock: socket.socket | None = None,
+        **_: Any,
+    ) -> tuple[End, Any]:
         if sock is not None:
             end = self._dialled.pop(sock)
             sock.close()
@@ -375,12 +237,12 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         end.begin(protocol)
         return end, protocol
 
-    async def create_server(  # type: ignore[no-untyped-def, override]
-        self, protocol_factory, host=None, port=0, **_
-    ):
+    async def create_server(
+        self, protocol_factory: Callable[[], Any], host: str | None = None, port: int = 0, **_: Any
+    ) -> Listener:
         return self.simulation.network.listen(self, protocol_factory, host or "127.0.0.1", port)
 
-    def add_signal_handler(self, sig, callback, *args):  # type: ignore[no-untyped-def, override]
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
         self.signal_handlers[int(sig)] = (callback, args)
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -453,7 +315,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         if self._exception_handler is not None:
             self._exception_handler(self, context)
             return
-        asyncio.BaseEventLoop.default_exception_handler(self, context)  # type: ignore[arg-type]
+        asyncio.BaseEventLoop.default_exception_handler(self, context)
 
 
 def _raise(exit_: SystemExit) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from random import Random
 
-    from labs.harness.testbed.simulation.loop import Simulation, VirtualLoop
+    from labs.harness.testbed.simulation.loop import VirtualLoop
+from labs.harness.testbed.simulation.scheduler import Simulation
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT = 20_000

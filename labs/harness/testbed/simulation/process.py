@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from labs.harness.testbed.simulation.disk import Disk, SimulatedFiles
-from labs.harness.testbed.simulation.loop import WALL_AT_ZERO_S, Simulation, VirtualLoop
+from labs.harness.testbed.simulation.loop import VirtualLoop
+from labs.harness.testbed.simulation.scheduler import WALL_AT_ZERO_S, Simulation
 from services.chassis.machine import Clock, EventFile, Machine
 
 if TYPE_CHECKING:

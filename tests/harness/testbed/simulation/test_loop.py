@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from labs.harness.testbed.simulation.loop import Stuck, VirtualLoop
+from labs.harness.testbed.simulation.loop import VirtualLoop
+from labs.harness.testbed.simulation.scheduler import Stuck
 
 
 def harness() -> VirtualLoop:
