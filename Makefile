@@ -9,10 +9,12 @@ ON     ?= auto
 SEED   ?=
 REPEAT ?=
 NODES  ?=
-export ON SEED REPEAT NODES
+FAULTS ?=
+export ON SEED REPEAT NODES FAULTS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs doctor clean test sim shrink lint types bench lock
+.PHONY: help setup labs doctor clean test sim shrink lint types bench bench-checkers lock kafka \
+	up status cut heal logs down images-offline engine
 
 help: ## this list
 	@echo "Faultline: break real services, read the verdict."
@@ -20,16 +22,17 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 	@echo "  make lab-<name>     run one lab, e.g. make lab-partition"
 	@echo "                      [ON=auto|local|compose|simulation] [SEED=7] [REPEAT=50] [NODES=5]"
+	@echo "                      [FAULTS=proxies|packets]"
 
 setup: $(VENV)/.run ## make .venv from requirements.lock (the other targets do it by themselves)
 
 # Bytecode is compiled once, here: without it every process start pays for it again (0.3 s a node).
-$(VENV)/.run: requirements.lock
+$(VENV)/.run: requirements.lock requirements-embedded.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here: install Python 3.11 or newer, or say make PYTHON=…"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: say make PYTHON=python3.11 (or newer)"; exit 2; }
 	@echo "Setting up $(VENV) (once) …"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock -r requirements-embedded.lock
 	@$(VENV)/bin/python -m compileall -q services labs
 	@touch $@
 
@@ -54,13 +57,40 @@ clean: ## remove runs, bytecode and what a killed run left behind
 test: $(VENV)/.test ## the whole test suite
 	@$(VENV)/bin/python -m pytest
 
-sim: $(VENV)/.test ## seeded simulation of the protocol cores, or of the service [RUNS=10000] [SEED=0] [SERVICE=kv]
+sim: $(VENV)/.test ## seeded simulation of a core, or of the service [PROTOCOL=raft|zab] [SERVICE=kv] [RUNS=10000] [SEED=0]
 	@if test -n "$(SERVICE)"; \
 	then $(VENV)/bin/python -m tests.simulation.service --service $(SERVICE) --runs $(or $(RUNS),1000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); \
-	else $(VENV)/bin/python -m tests.simulation --runs $(or $(RUNS),10000) --seed $(or $(SEED),0); fi
+	else $(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0); fi
 
 shrink: $(VENV)/.test ## reduce a failing run of the simulated service to what matters: SEED=… [BUG=…]
 	@$(VENV)/bin/python -m tests.simulation.service --shrink --seed $(or $(SEED),0) --bug $(or $(BUG),none)
+
+up: $(VENV)/.run ## containers for free play: store, links, Redis, Kafka [BROKERS=1|3]
+	@BROKERS=$(BROKERS) $(RUN) up
+
+status: $(VENV)/.run ## free play: nodes, roles, who can reach whom
+	@$(RUN) status
+
+cut: $(VENV)/.run ## free play: a fault on one link, FROM=n1 TO=n2 [FAULT=blackhole]
+	@$(RUN) cut $(or $(FROM),n1) $(or $(TO),n2) $(or $(FAULT),blackhole)
+
+heal: $(VENV)/.run ## free play: take every fault away
+	@$(RUN) heal
+
+logs: $(VENV)/.run ## free play: the logs of all containers
+	@$(RUN) logs
+
+down: $(VENV)/.run ## free play: remove all of it, data included
+	@$(RUN) down
+
+engine: ## a Docker engine for a Debian machine that has none (as root)
+	@compose/engine.sh
+
+images-offline: kafka ## stand-ins for the base images where no registry is reached (Debian, as root)
+	@compose/images-offline.sh
+
+kafka: $(VENV)/.run ## fetch Apache Kafka for local runs (needs Java 17 and Maven)
+	@$(VENV)/bin/python -m labs.harness.testbed.kafka_install
 
 lint: $(VENV)/.test ## style and types
 	@$(VENV)/bin/ruff check services labs tests
@@ -70,6 +100,10 @@ lint: $(VENV)/.test ## style and types
 bench: $(VENV)/.run ## throughput and latency, as ratios to peers measured in the same run
 	@$(RUN) bench
 
+bench-checkers: $(VENV)/.run ## the checkers beside porcupine, where Go is here [QUICK=1]
+	@$(VENV)/bin/python -m labs.harness.checkers.bench $(if $(QUICK),--quick)
+
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock --group embedded -o requirements-embedded.lock
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock --group test pyproject.toml -o requirements-test.lock

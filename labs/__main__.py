@@ -38,7 +38,15 @@ def run(
     out = console()
     try:
         catalogue.require(name)
-        options = check_options(on=on, seed=seed, repeat=repeat, nodes=nodes, predict=predict)
+        options = check_options(
+            on=on,
+            seed=seed,
+            repeat=repeat,
+            nodes=nodes,
+            predict=predict,
+            kinds=lambda: catalogue.member_kinds(name),
+            tell=lambda text: out.print(text, style="dim", markup=False),
+        )
     except (ValueError, Unavailable) as error:
         out.print(str(error), markup=False)
         raise typer.Exit(2) from None
@@ -95,12 +103,62 @@ def doctor() -> None:
 
 @app.command()
 def sweep() -> None:
-    """Remove what a killed run left behind: processes, directories."""
-    from labs.harness.testbed.registry import sweep as sweep_left_overs
+    """Remove what a killed run left behind: processes, directories, containers, images."""
+    from labs.harness.testbed import compose_images, compose_owners, registry
 
     out = console()
-    for line in sweep_left_overs():
+    for line in (*registry.sweep(), *compose_owners.sweep(), *compose_images.sweep()):
         out.print(str(line), markup=False)
+
+
+@app.command()
+def up() -> None:
+    """Start store, links, Redis and Kafka for free play (compose.yaml)."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.up(console()))
+
+
+@app.command()
+def status() -> None:
+    """Free play: nodes, roles, who can reach whom."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.status(console()))
+
+
+@app.command()
+def cut(
+    src: str, dst: str, kind: Annotated[str, typer.Argument(envvar="FAULT")] = "blackhole"
+) -> None:
+    """Free play: put a fault on the link from SRC to DST."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.cut(console(), src, dst, kind))
+
+
+@app.command()
+def heal() -> None:
+    """Free play: take every fault away."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.heal(console()))
+
+
+@app.command()
+def logs() -> None:
+    """Free play: the logs of all containers."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.logs())
+
+
+@app.command()
+def down() -> None:
+    """Free play: remove all of it, data included."""
+    from labs.harness.testbed import free_play
+
+    raise typer.Exit(free_play.down(console()))
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -109,6 +167,22 @@ def bench(context: typer.Context) -> None:
     from labs.harness.bench import main as measure
 
     raise typer.Exit(measure(context.args))
+
+
+@app.command(
+    # All options, --help among them, are the checkers' own: their names need the checkers' import,
+    # which no other command shall wait for.
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "help_option_names": [],
+    }
+)
+def check(context: typer.Context) -> None:
+    """Judge anybody's history: `check FILE --model cas-register [--explain]`, more with --help."""
+    from labs.harness.checkers.cli import main as judge
+
+    raise typer.Exit(judge(context.args))
 
 
 if __name__ == "__main__":

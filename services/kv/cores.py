@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
 from services.chassis.config import NodeConfig
-from services.protocols import primary_backup, raft
+from services.protocols import primary_backup, raft, viewstamped, zab
 from services.protocols.core import Core
 
 
@@ -43,7 +44,34 @@ def _primary_backup(config: NodeConfig, random: Random, records: list[Any]) -> C
     )
 
 
+def _viewstamped(config: NodeConfig, random: Random, records: list[Any]) -> Core:
+    return viewstamped.Viewstamped(
+        config.node,
+        tuple(config.peers),
+        random=random,
+        # Not from `random`, whose seed is the same at every start: a node whose disk was wiped
+        # would give its new disk the name of the old one, and be taken for it.
+        nonce=1 + secrets.randbelow(1 << 52),
+        records=records,
+        election_ticks=config.election_ticks,
+        heartbeat_ticks=config.heartbeat_ticks,
+    )
+
+
+def _zab(config: NodeConfig, random: Random, records: list[Any]) -> Core:
+    return zab.Zab(
+        config.node,
+        tuple(config.peers),
+        random=random,
+        records=records,
+        election_ticks=config.election_ticks,
+        heartbeat_ticks=config.heartbeat_ticks,
+    )
+
+
 PROTOCOLS = {
     "raft": Protocol(_raft, raft.MESSAGES, raft.RECORDS),
     "primary_backup": Protocol(_primary_backup, primary_backup.MESSAGES, primary_backup.RECORDS),
+    "viewstamped": Protocol(_viewstamped, viewstamped.MESSAGES, viewstamped.RECORDS),
+    "zab": Protocol(_zab, zab.MESSAGES, zab.RECORDS),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from labs.harness.checkers import bench
 from labs.harness.checkers.bench_cases import simulated, spoiled
 from labs.harness.checkers.bench_porcupine import Porcupine
 from labs.harness.checkers.cli import NAMES, main
-from labs.harness.history import save, save_edn
+from labs.harness.history import History, Op, save, save_edn
 
 
 @pytest.fixture
@@ -84,3 +87,78 @@ def test_the_benchmark_says_when_go_is_absent(monkeypatch: pytest.MonkeyPatch) -
     took, verdicts = bench.ours(case, case.make(), 10)
     assert verdicts == ["Ok"]
     assert bench.judge(case, took, None) == ("<= 0.50x", None)
+
+
+WEIRD: tuple[Any, ...] = (None, 0, -1.5, True, "x", [], [1], [[1]], [["r", 1]], {}, {"a": "b"})
+WEIRD += ([["r", 1, 2]], [["append", 1, 2]], [["w", [1], {}]], [["r", {}, [1, [2]]]], [[[], 1, 2]])
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_no_value_ends_in_a_traceback(model: str, tmp_path: Path, capsys: Any) -> None:
+    """Wrong types: a clear error with the file, and exit code 2; "not valid" is for histories."""
+    random = Random(model)
+    names = ("read", "write", "add", "txn", "dequeue", "enqueue", "drain", "acquire", "generate")
+    path = tmp_path / "weird.jsonl"
+    for _ in range(15):
+        ops = []
+        for at in range(random.randint(1, 4)):
+            value, output = random.choice(WEIRD), random.choice(WEIRD)
+            kind: Any = random.choice(["ok", "ok", "fail", "info"])
+            end = None if kind == "info" else 10 * at + 5
+            f = random.choice(names)
+            told = value if f == "write" else output
+            ops.append(Op(at, f, None, value, 10 * at, end, kind, told if kind == "ok" else None))
+        save(History(ops), path)
+        code = main([str(path), "--model", model, "--explain"])
+        said = capsys.readouterr()
+
+        assert code in (0, 1, 2), path.read_text()
+        assert f"{path}: " in said.out or str(path) in said.err
+
+
+@pytest.mark.parametrize(
+    ("model", "f", "output", "message"),
+    [
+        ("bank", "read", [1, 2], "answers [1, 2], not a map of balances"),
+        ("set-full", "read", 7, "answers 7, not a list or a set"),
+        ("counter", "read", "7", "answers '7', not an integer"),
+        ("list-append", "txn", [["r", 1, 2]], "not a list of [append, key, value]"),
+        ("queue", "read", 1, "queue has no 'read'"),
+    ],
+)
+def test_wrong_types_have_a_line(
+    model: str, f: str, output: Any, message: str, tmp_path: Path, capsys: Any
+) -> None:
+    """A value that does not fit the model is named with the line of its call."""
+    path = tmp_path / "wrong.jsonl"
+    good = {"bank": {"a": 1}, "counter": 0}.get(model, [])
+    first = Op(0, "enqueue" if model == "queue" else f, None, None, 0, 1, "ok", good)
+    save(History([first, Op(1, f, None, None, 2, 3, "ok", output)]), path)
+
+    assert main([str(path), "--model", model]) == 2
+    assert capsys.readouterr().err.startswith(f"{path}:3: ")
+    assert main([str(path), "--model", model]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_last_line_without_its_end(files: Path, capsys: Any) -> None:
+    """Whole: judged. Cut anywhere: refused, because nothing half-read is judged."""
+    whole = (files / "good.jsonl").read_bytes()
+    path = files / "cut.jsonl"
+    path.write_bytes(whole[:-1])
+    assert main([str(path)]) == 0
+    path.write_bytes(whole[:-2])
+    assert main([str(path)]) == 2
+    assert f"{path}:800: truncated" in capsys.readouterr().err
+
+
+def test_mounted_beside_the_labs() -> None:
+    """`python -m labs check` is this command, and costs the other commands no import."""
+    code = "import sys, labs.__main__; print('labs.harness.checkers' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
+    command = [sys.executable, "-m", "labs", "check"]
+    asked = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    assert "--explain" in asked.stdout
+    absent = subprocess.run([*command, "absent"], capture_output=True, text=True, check=False)
+    assert (absent.returncode, absent.stderr) == (2, "absent: No such file or directory\n")

@@ -2,7 +2,7 @@
 
 Not covered, because nobody says what is right: `elle-cli/custom/comments.edn` (no verdict, and two
 calls without a return between them), `elle-cli/elle/rw-register.*` (called true although it reads a
-value that nobody wrote: README.md), `porcupine/jepsen/etcd_095.log` (empty).
+value that nobody wrote: README.md). Porcupine's logs have `test_porcupine_logs.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from labs.harness.checkers import (
     Result,
     check_bank,
     check_counter,
-    check_linearizable,
     check_long_fork,
     check_set,
     check_txn,
 )
-from labs.harness.history import HistoryError, load_jepsen, load_porcupine
+from labs.harness.history import HistoryError, load_jepsen
 
 PLACE = Path(__file__).resolve().parents[3] / "shared" / "histories"
 pytestmark = pytest.mark.skipif(not PLACE.is_dir(), reason="../shared/histories is not here")
@@ -37,27 +36,6 @@ def expected() -> dict[str, dict[str, Any]]:
 def named(part: str) -> list[str]:
     """Files whose name holds `part`."""
     return [name for name in expected() if part in name]
-
-
-def test_the_etcd_logs() -> None:
-    """102 logs of porcupine: 23 linearizable, 79 not; stories have at most six operations."""
-    files = named("porcupine/jepsen/")
-    assert len(files) == 102
-    for name in files:
-        result = check_linearizable(load_porcupine(PLACE / name), "cas-register")
-        assert result.valid is expected()[name]["expected"], name
-        if result.counterexample is not None:
-            assert 1 <= len(result.counterexample.ops) <= 6, name
-
-
-@pytest.mark.parametrize("name", named("porcupine/kv/"))
-def test_key_value_logs(name: str) -> None:
-    """put, append, get on ten keys, up to 50 clients; tokens are not unique."""
-    history = load_porcupine(PLACE / name)
-    assert len(history) == expected()[name]["ops"]
-
-    result = check_linearizable(history, "key-value", timeout_s=30)
-    assert result.valid is expected()[name]["expected"]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ import pytest
 
 from labs.harness.checkers import check_linearizable
 from labs.harness.checkers.bench_cases import simulated, spoiled
+from labs.harness.checkers.zone_pass import undecided
 from labs.harness.history import History, Op
 from tests.checkers.brute import linearizable, random_register, register_step
-
-FIRST_SEED = 1_000_000
-RUNS = 1_000
+from tests.checkers.seeds import COMMAND, FIRST_SEED, RUNS
 
 
 def op(
@@ -47,10 +46,11 @@ def assert_witness(history: History, order: Sequence[Op], initial: Any = None) -
 @pytest.mark.parametrize("unique", [True, False], ids=["unique values", "repeated values"])
 def test_agrees_with_brute_force(unique: bool) -> None:
     """No wrong verdict on random histories of up to 14 operations, and every witness is one."""
+    print(COMMAND)
     for seed in range(FIRST_SEED, FIRST_SEED + RUNS // 2):
         history = random_register(Random(seed), unique=unique)
         result = check_linearizable(history, explain=True, witness=True)
-        command = f"random_register(Random({seed}), unique={unique})"
+        command = f"CHECKER_SEED={seed}: random_register(Random({seed}), unique={unique})"
         assert result.valid == linearizable(history.ops), command
         if result.linearization is not None:
             for order in result.linearization.values():
@@ -157,3 +157,21 @@ def test_one_stale_read_among_thousands(options: dict[str, Any]) -> None:
     broken = check_linearizable(spoiled(history))
     # With few values a stale read may be explained by another write of that value.
     assert broken.valid is False or "values" in options
+
+
+def test_the_pass_over_all_keys_leaves_what_it_cannot_prove() -> None:
+    """Only "linearizable" comes from it; repeated values, truth values and violations are left."""
+    proven = [op(0, "write", 1, 0, 1), op(1, "read", 1, 0, 2), op(2, "read", 1, 3, 4)]
+    pending = [op(0, "write", 1, 0, None), op(1, "read", 1, 1, 2)]
+    for ops in (proven, pending):
+        assert undecided(ops, None) == (set(), 1)
+    for ops in (
+        [op(0, "write", 1, 0, 1), op(1, "read", True, 2, 3)],
+        [op(0, "write", 1, 0, 1), op(0, "write", 1, 2, 3)],
+        [op(1, "read", 1, 0, 1), op(0, "write", 1, 2, 3)],
+        [op(1, "read", 1, 0, 1), op(0, "write", 1, 2, None)],
+        [op(0, "write", [1], 0, 1)],
+        [op(0, "write", 1, 5, 6), op(1, "read", None, 0, 1)],
+        [op(0, "write", 1, 0, None), op(1, "write", 1, 0, None), op(2, "read", 1, 1, 2)],
+    ):
+        assert undecided(ops, None)[0] == {"x"}, ops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -14,6 +15,8 @@ from labs.harness.checkers import (
     draw_svg,
     draw_text,
 )
+from labs.harness.checkers.bench_cases import simulated
+from labs.harness.checkers.story import short
 from labs.harness.history import History, NemesisEvent, Op
 from tests.checkers.brute import random_register
 
@@ -157,6 +160,20 @@ def test_anomalies_have_their_standard_names(name: str) -> None:
     assert result.counterexample.anomaly == name
 
 
+def test_two_cas_of_one_value() -> None:
+    """One after the other: the second is told with the first; at once: both."""
+    ops = [op(0, "write", 1, 0, 1, "n1"), op(1, "cas", [1, 2], 2, 3, "n1")]
+    later = check_linearizable(History([*ops, op(2, "cas", [1, 3], 4, 5, "n3")])).counterexample
+    assert later is not None
+    assert later.sentences[-1] == (
+        "3. Process 2, at n3, replaced 1 by 3 although 2 had replaced it 1.0 s before "
+        "(sent at 4.000 s, acknowledged at 5.000 s)."
+    )
+    at_once = check_linearizable(History([*ops, op(2, "cas", [1, 3], 2, 3, "n3")])).counterexample
+    assert at_once is not None
+    assert at_once.summary == "two compare-and-sets both replaced 1"
+
+
 def test_a_stale_read_of_a_chain() -> None:
     """With cas: an old value read after the value that replaced it had been seen."""
     ops = [
@@ -180,3 +197,55 @@ def test_the_story_of_a_lost_write() -> None:
         "2. Process 9, at n3, read nothing although 42 had been acknowledged 4.0 s before "
         "(5.000 s to 5.100 s)."
     )
+
+
+def test_the_story_of_a_chain_names_what_replaced_the_value() -> None:
+    """With the cas that wrote the value read, and the other side's write; not the chain's root."""
+    ops = [
+        op(0, "write", 30, 0, 1, "n1"),
+        op(1, "cas", [30, 49], 2, 3, "n1"),
+        op(2, "write", 106, 4, 5, "n1"),
+        op(3, "read", 49, 6, 7, "n3"),
+    ]
+    story = check_linearizable(History(ops)).counterexample
+    assert story is not None
+    assert story.summary == "49 was read although 106 had been acknowledged before"
+    assert [(one.f, one.value) for one in story.ops] == [
+        ("cas", [30, 49]),
+        ("write", 106),
+        ("read", None),
+    ]
+
+
+@pytest.mark.parametrize("unique", [True, False], ids=["unique values", "repeated values"])
+@pytest.mark.parametrize("name", STORIES)
+def test_each_anomaly_put_into_a_valid_history_is_named(name: str, unique: bool) -> None:
+    """Among 2,000 operations on three keys the one anomaly is found and told."""
+    history = simulated(2_000, keys=3, clients=5, values=0 if unique else 50)
+    assert check_linearizable(history).valid is True
+    begin = history.ops[-1].invoke_ns + SECOND
+    for at, one in enumerate(STORIES[name]):
+        end = None if one.return_ns is None else one.return_ns + begin
+        times = {"invoke_ns": one.invoke_ns + begin, "return_ns": end, "key": "injected"}
+        history.ops.append(replace(one, process=100 + at, index=2_000 + at, **times))
+    history.ops.sort(key=lambda one: (one.invoke_ns, one.index))
+    result = check_linearizable(history)
+
+    assert result.valid is False
+    assert result.counterexample is not None
+    assert result.counterexample.anomaly == name
+    assert {one.key for one in result.counterexample.ops} == {"injected"}
+
+
+def test_times_are_told_as_what_they_are() -> None:
+    """Positions of a log without times stay positions, the first among them."""
+    first = Op(0, "write", "x", 1, 0, 1, "ok", 1)
+    story = check_linearizable(History([first, Op(1, "read", "x", None, 2, 3, "ok", 7)]))
+    assert story.counterexample is not None
+    assert story.counterexample.sentences == ["1. Process 1 read 7 (t=2 to t=3)."]
+
+
+def test_long_values_are_shortened() -> None:
+    """Of a long list the ends are told."""
+    assert short(list(range(300))) == "[0, 1, …, 299] (300 elements)"
+    assert len(short("x" * 500)) == 72

@@ -224,7 +224,7 @@ def test_the_story_of_a_cycle() -> None:
     assert story is not None
     assert story.anomaly.startswith("G-single")
     assert [line[:2] for line in story.sentences] == ["1.", "2."]
-    assert "(rw): it read nothing" in " ".join(story.sentences)
+    assert "(rw, key 'y'): it read nothing" in " ".join(story.sentences)
 
 
 def serial(random: Random, workload: str, count: int) -> History:

@@ -17,6 +17,9 @@ from services.chassis.config import load
 from services.chassis.node import Node
 from services.kv import make_node
 
+# The protocols that elect a leader and promise linearizability: one set of tests for all.
+CONSENSUS = ("raft", "viewstamped", "zab")
+
 
 async def until(condition: Callable[[], Any], within_s: float = 15.0) -> Any:
     """Wait for `condition()` to be true and return it; AssertionError after `within_s`."""

@@ -17,12 +17,12 @@ import pytest
 
 from services.chassis.errors import Indefinite, ServiceError
 from services.kv.client import KvClient
-from tests.services.cluster import Cluster, cluster, until
+from tests.services.cluster import CONSENSUS, Cluster, cluster, until
 
 
-@pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with cluster(tmp_path, 3) as made:
+@pytest.fixture(params=CONSENSUS)
+async def three(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    async with cluster(tmp_path, 3, protocol=request.param) as made:
         yield made
 
 
@@ -120,9 +120,10 @@ async def test_trace(three: Cluster) -> None:
     assert "become_leader" in names
 
 
-async def test_follower_restarts_behind_a_snapshot(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", CONSENSUS)
+async def test_follower_restarts_behind_a_snapshot(tmp_path: Path, protocol: str) -> None:
     """A follower that missed more than the log still holds is brought up by a snapshot."""
-    async with cluster(tmp_path, 3, snapshot_entries="20") as made:
+    async with cluster(tmp_path, 3, snapshot_entries="20", protocol=protocol) as made:
         leader = await made.leader()
         follower = next(node for node in made.addresses if node != leader)
         await made.stop(follower)
@@ -135,11 +136,15 @@ async def test_follower_restarts_behind_a_snapshot(tmp_path: Path) -> None:
         assert (status, document["value"]) == (200, "x" * 1000)
 
 
-async def test_all_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", CONSENSUS)
+async def test_all_restart(tmp_path: Path, protocol: str) -> None:
     """Acknowledged writes survive a restart of all nodes (with real fdatasync)."""
-    async with cluster(tmp_path, 3, fsync="always") as made, KvClient(made.addresses) as client:
+    async with (
+        cluster(tmp_path, 3, fsync="always", protocol=protocol) as made,
+        KvClient(made.addresses, retries=20) as client,
+    ):
         replies = await asyncio.gather(
-            *(client.put(f"k{n}", n, deadline_ms=5000) for n in range(50))
+            *(client.put(f"k{n}", n, deadline_ms=5000, idempotency_key=f"i{n}") for n in range(50))
         )
         assert len({reply.version for reply in replies}) == 50
         await made.stop()
@@ -153,7 +158,10 @@ async def test_all_restart(tmp_path: Path) -> None:
 async def test_primary_backup(tmp_path: Path, acknowledgement: str) -> None:
     """The same face over primary-backup; the roles are its own words."""
     settings = {"protocol": "primary_backup", "acknowledgement": acknowledgement}
-    async with cluster(tmp_path, 3, **settings) as made, KvClient(made.addresses) as client:
+    async with (
+        cluster(tmp_path, 3, **settings) as made,
+        KvClient(made.addresses, retries=20) as client,
+    ):
         await client.put("a", 1, deadline_ms=5000)
         await client.put("a", 2, deadline_ms=5000)
         assert (await client.get("a", deadline_ms=5000)).value == 2

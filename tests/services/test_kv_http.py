@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.services.cluster import Cluster, cluster, until
+from tests.services.cluster import CONSENSUS, Cluster, cluster, until
 
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-async def one(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with cluster(tmp_path, 1, fault_injection="on", tick_ms="2") as made:
+@pytest.fixture(params=CONSENSUS)
+async def one(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    settings = {"fault_injection": "on", "tick_ms": "2", "protocol": request.param}
+    async with cluster(tmp_path, 1, **settings) as made:
         yield made
 
 
@@ -313,14 +314,15 @@ async def test_faces(one: Cluster) -> None:
     named = "node protocol role term leader commit_index applied_index last_index peers clock pid"
     assert set(named.split()) <= status.keys()
     assert {"wall_ms", "monotonic_ms", "offset_ms", "rate"} == status["clock"].keys()
-    assert (status["node"], status["role"], status["leader"]) == ("n1", "leader", "n1")
+    assert (status["node"], status["leader"]) == ("n1", "n1")
+    assert status["role"] in ("leader", "primary")  # as the protocol calls it
 
     await one.request("GET", "/kv/absent")
     url = f"http://{one.addresses['n1']}/metrics"
     async with one.session.get(url) as response:
         text = await response.text()
     assert 'requests_total{method="GET",outcome="key-not-found"} 1.0' in text
-    assert 'role{role="leader"} 1.0' in text
+    assert f'role{{role="{status["role"]}"}} 1.0' in text
     assert "wal_synchronize_seconds_count" in text
     assert "commit_index" in text
 

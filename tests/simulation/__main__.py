@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.simulation.bugs import BUGS, CORRECT
+from tests.simulation.bugs import CORRECT
 from tests.simulation.cluster import Trace
-from tests.simulation.runner import PROTOCOLS, Failure, run_one, simulate
+from tests.simulation.runner import PROTOCOLS, ZOO, Failure, run_one, simulate
 
 CHUNK = 10
 
@@ -35,9 +35,8 @@ def _results(
 
 def _tell(failure: Failure) -> None:
     trace = Trace(kept=40)
-    again = simulate(
-        failure.seed, BUGS.get(failure.bug, CORRECT), protocol=failure.protocol, trace=trace
-    )
+    bug = ZOO[failure.protocol][failure.bug]
+    again = simulate(failure.seed, bug, protocol=failure.protocol, trace=trace)
     print("the last steps:")
     for line in trace.lines:
         print("  " + line)
@@ -52,11 +51,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="raft")
     parser.add_argument("--runs", type=int, default=1_000, help="how many seeds")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--bug", choices=sorted(BUGS), default=CORRECT.name, help="planted bug")
+    bugs = sorted({name for zoo in ZOO.values() for name in zoo})
+    parser.add_argument("--bug", choices=bugs, default=CORRECT.name, help="planted bug")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     chosen = parser.parse_args(arguments)
     if chosen.runs < 1 or chosen.processes < 1:
         parser.error("--runs and --processes must be at least 1")
+    if chosen.bug not in ZOO[chosen.protocol]:
+        parser.error(
+            f"--bug {chosen.bug} is none of {chosen.protocol}: {list(ZOO[chosen.protocol])}"
+        )
     work = (
         (chosen.protocol, seed, chosen.bug)
         for seed in range(chosen.seed, chosen.seed + chosen.runs)

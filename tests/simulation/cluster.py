@@ -177,6 +177,7 @@ class Cluster:
         compact_every: int = 0,
         persist_before_send: bool = True,
         trace: Trace | None = None,
+        make_machine: Callable[[], Machine] = Machine,
     ) -> None:
         self.now_ms = 0
         self.steps = 0
@@ -189,6 +190,7 @@ class Cluster:
         self.on_ready: Callable[[Node, Ready], None] | None = None
         self.trace = trace
         self._make_core = make_core
+        self._make_machine = make_machine
         self._observer = observer
         self._replies = replies
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -234,7 +236,7 @@ class Cluster:
             node.core = self._make_core(node.name, peers, list(node.disk.records))
         except ValueError as error:
             raise Violation("durability", f"{node.name} cannot restart: {error}") from error
-        node.machine = Machine()
+        node.machine = self._make_machine()
         self.tell(node, "starts", len(node.disk.records))
         self._observer.started(node)
         self._carry_out(node)
@@ -245,7 +247,8 @@ class Cluster:
         if not node.up:
             return
         self.tell(node, "crashes")
-        node.up = False
+        node.up = node.paused = False  # a paused process that is killed never resumes
+        node.missed.clear()
         node.incarnation += 1
         node.disk.crash(self.random)
 

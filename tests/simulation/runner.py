@@ -7,16 +7,26 @@ Method: everything in a run comes from its seed; so a seed and a planted bug nam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.simulation.bugs import BUGS, CORRECT, Bug
+from tests.simulation import bugs as raft_zoo
+from tests.simulation.bugs import CORRECT
 from tests.simulation.cluster import Trace, Violation
-from tests.simulation.raft import Outcome, RaftRun
+from tests.simulation.raft import RaftRun
+from tests.simulation.viewstamped import ViewstampedRun
+from tests.simulation.zab import ZabRun
+from tests.simulation.zoo import viewstamped as viewstamped_zoo
+from tests.simulation.zoo import zab as zab_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PROTOCOLS = {"raft": RaftRun}
+PROTOCOLS: dict[str, Any] = {"raft": RaftRun, "viewstamped": ViewstampedRun, "zab": ZabRun}
+_ZOOS: dict[str, Any] = {"raft": raft_zoo, "viewstamped": viewstamped_zoo, "zab": zab_zoo}
+# By protocol: the planted bugs, and the absence of one.
+ZOO: dict[str, dict[str, Any]] = {
+    protocol: {zoo.CORRECT.name: zoo.CORRECT, **zoo.BUGS} for protocol, zoo in _ZOOS.items()
+}
 
 INVARIANTS = (
     "election safety",
@@ -28,6 +38,20 @@ INVARIANTS = (
     "linearizable reads",
     "durability",  # what a node restarts from is what it had promised
     "convergence",  # after healing: a leader, new writes and reads, equal replicas
+    # Viewstamped Replication's (§8 of the paper)
+    "one primary in a view",
+    "a primary only appends",
+    "committed operations survive into all later views",
+    # Zab's (§III of the paper), and what they rest on
+    "one primary in an epoch",
+    "prefix of histories",
+    "integrity",
+    "total order",
+    "agreement",
+    "local primary order",
+    "global primary order",
+    "primary integrity",
+    "exactly once",  # a write repeated by its client is carried out once
 )
 WITHIN_A_NODE = "an assertion within a node"
 
@@ -56,9 +80,13 @@ class Failure:
 
 
 def simulate(
-    seed: int, bug: Bug = CORRECT, *, protocol: str = "raft", trace: Trace | None = None
-) -> Outcome | Failure:
-    """One seed. Any exception is a finding: nothing that a network does may raise one."""
+    seed: int, bug: Any = None, *, protocol: str = "raft", trace: Trace | None = None
+) -> Any:
+    """One seed: the outcome, of its protocol's type, or a Failure.
+
+    Any exception is a finding: nothing that a network does may raise one.
+    """
+    bug = bug or ZOO[protocol][CORRECT.name]
     try:
         return PROTOCOLS[protocol](seed, bug, trace).run()
     except Violation as violation:
@@ -75,21 +103,23 @@ def simulate(
 def run_one(work: tuple[str, int, str]) -> Failure | None:
     """`simulate` by names, for another process."""
     protocol, seed, bug = work
-    result = simulate(seed, BUGS.get(bug, CORRECT), protocol=protocol)
+    result = simulate(seed, ZOO[protocol][bug], protocol=protocol)
     return result if isinstance(result, Failure) else None
 
 
-def first_failure(seeds: Iterable[int], bug: Bug = CORRECT) -> Failure | None:
+def first_failure(
+    seeds: Iterable[int], bug: Any = CORRECT, *, protocol: str = "raft"
+) -> Failure | None:
     for seed in seeds:
-        result = simulate(seed, bug)
+        result = simulate(seed, bug, protocol=protocol)
         if isinstance(result, Failure):
             return result
     return None
 
 
-def digest(seed: int, bug: Bug = CORRECT) -> str:
+def digest(seed: int, bug: Any = None, *, protocol: str = "raft") -> str:
     """Of every line of the run's trace: two runs that have the same did the same."""
     trace = Trace()
-    result = simulate(seed, bug, trace=trace)
+    result = simulate(seed, bug, protocol=protocol, trace=trace)
     trace.add(str(result))
     return trace.digest()

@@ -123,7 +123,7 @@ def _blocks(clusters: dict[Any, _Cluster]) -> bool | Conflict:
         return True
     # Two chains may have the very same zone: take a different one each time.
     groups = [[op for cluster in members[zone].pop() for op in _ops(cluster)] for zone in clash]
-    return Conflict("order", clashing(clash, groups))
+    return clashing(clash, groups)
 
 
 def _chain_zone(chain: list[_Cluster]) -> tuple[int, int] | Conflict:

@@ -28,6 +28,7 @@ from labs.harness.checkers import (
 )
 from labs.harness.checkers.lanes import draw_svg, draw_text
 from labs.harness.checkers.result import Result, Valid
+from labs.harness.checkers.shapes import require_shape
 from labs.harness.history import History, HistoryError, load, load_jepsen, load_porcupine
 
 
@@ -119,7 +120,7 @@ def check(
         str, typer.Option(help=f"For transactions: {', '.join(txn.MODELS)}.")
     ] = "strict-serializable",
     independent: Annotated[
-        bool, typer.Option("--independent", help="EDN: values are [key value].")
+        bool, typer.Option("--independent", help="EDN: every value is a tuple of key and value.")
     ] = False,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Then: unknown.")] = 60.0,
     svg: Annotated[Path | None, typer.Option(help="Write the drawing to this file.")] = None,
@@ -127,6 +128,7 @@ def check(
     """Judge a history: exit code 0 valid, 1 not valid, 2 unknown or not readable."""
     try:
         history = read(file, format, independent)
+        require_shape(history, model)
         result = judge(history, model, consistency=consistency, timeout_s=timeout_s)
     except HistoryError as error:
         typer.echo(str(error), err=True)
@@ -140,6 +142,8 @@ def check(
     words, code = _VERDICTS[result.valid]
     typer.echo(f"{file}: {words} ({model}; {len(history.ops)} operations; {result.algorithm})")
     story = result.counterexample
+    if explain and story is None:
+        typer.echo("\n".join(_figures(result)), nl=bool(_figures(result)))
     if story is not None:
         typer.echo(f"{story.anomaly}: {story.summary}")
         if explain:
@@ -151,12 +155,35 @@ def check(
     raise typer.Exit(code)
 
 
+def _figures(result: Result) -> list[str]:
+    """What a verdict without a counterexample rests on: why it is unknown, or the shares."""
+    lines = []
+    if undecided := result.stats.get("undecided keys"):
+        names = ", ".join(str(key) for key in undecided[:6])
+        lines.append(
+            f"gave up on {len(undecided)} keys ({names}): more time may help (--timeout-s)"
+        )
+    if without := result.stats.get("keys_without_final_read"):
+        lines.append(f"{len(without)} written keys have no read marked final")
+    for window in result.stats.get("windows", ()):
+        shares = (
+            f"{side} answered {window.answered[side]} of {asked}"
+            for side, asked in sorted(window.asked.items())
+        )
+        lines.append(f"{window.name}: {', '.join(shares)}")
+    for recovery in result.stats.get("recoveries", ()):
+        for side, took in recovery.after_ns.items():
+            told = "never" if took is None else f"{took / 1e9:.3f} s"
+            lines.append(f"after {recovery.fault}, {side} was answered again: {told}")
+    return lines
+
+
 def main(argv: list[str]) -> int:
     """Entry for `python -m labs check …` and for tests: the exit code."""
     app = typer.Typer(add_completion=False)
     app.command()(check)
     try:
-        code = app(argv, standalone_mode=False)
+        code = app(argv, prog_name="python -m labs check", standalone_mode=False)
     except typer.Exit as ended:
         return int(ended.exit_code)
     except Exception as error:  # click's own: a wrong option

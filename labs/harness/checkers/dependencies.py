@@ -12,7 +12,7 @@ A cycle means that no order exists; its edges name the anomaly:
 
 Whether there is a cycle of a kind is decided exactly, in linear time, by strongly connected
 components (for G-nonadjacent: of the product of the graph with "was the last edge rw?"). The cycle
-shown is a short one through one of the component's edges.
+shown is the shortest through any of up to `MAX_STARTS` of the component's edges.
 """
 
 from __future__ import annotations
@@ -116,18 +116,18 @@ def cycles(graph: Graph) -> list[Cycle]:
 def _of_kind(graph: Graph, extra: tuple[str, ...], suffix: str) -> list[Cycle]:
     """The kinds of cycles with `extra` edges; at least one of those when there are any."""
     found: list[Cycle] = []
-    if path := next(_walks(graph, ("ww", *extra), extra or ("ww",), ("ww",)), None):
-        found.append(Cycle(f"G0{suffix}", path))
-    if path := next(_walks(graph, ("ww", "wr", *extra), ("wr",), extra), None):
-        found.append(Cycle(f"G1c{suffix}", path))
+
+    def add(name: str, paths: Iterable[tuple[Edge, ...]]) -> None:
+        if shortest := min(paths, key=len, default=None):
+            found.append(Cycle(f"{name}{suffix}", shortest))
+
+    add("G0", _walks(graph, ("ww", *extra), extra or ("ww",), ("ww",)))
+    add("G1c", _walks(graph, ("ww", "wr", *extra), ("wr",), extra))
     apart = list(_walks(graph, ("ww", "wr", "rw", *extra), ("rw",), extra, apart=True))
-    single = [path for path in apart if _count(path) == 1]
-    several = [path for path in apart if _count(path) > 1]
-    found += [Cycle(f"G-single{suffix}", path) for path in single[:1]]
-    found += [Cycle(f"G-nonadjacent{suffix}", path) for path in several[:1]]
-    anywhere = list(_walks(graph, ("ww", "wr", "rw", *extra), ("rw",), extra))
-    in_a_row = [path for path in anywhere if _in_a_row(path)]
-    found += [Cycle(f"G2-item{suffix}", path) for path in in_a_row[:1]]
+    add("G-single", (path for path in apart if _count(path) == 1))
+    add("G-nonadjacent", (path for path in apart if _count(path) > 1))
+    anywhere = _walks(graph, ("ww", "wr", "rw", *extra), ("rw",), extra)
+    add("G2-item", filter(_in_a_row, anywhere))
     return found
 
 

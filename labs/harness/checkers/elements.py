@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from typing import Any
 
-from labs.harness.checkers.result import Counterexample, Result, freeze
-from labs.harness.checkers.story import tell
+from labs.harness.checkers.result import Counterexample, Result, freeze, thaw
+from labs.harness.checkers.story import short, tell
 from labs.harness.history import History, Op
 
 _NEVER = 1 << 62
@@ -57,10 +57,10 @@ def check_set(history: History, *, linearizable: bool = False, explain: bool = T
             gone = missing[-1] > last_seen.get(element, -1)
             (lost if gone else stale)[element] = reads[missing[-1]]
     stats: dict[str, Any] = {
-        "lost": [adds[e].value if e in adds else e for e in lost],
-        "stale": [adds[e].value if e in adds else e for e in stale],
-        "duplicated": list(duplicated),
-        "unexpected": list(unexpected),
+        "lost": list(map(thaw, lost)),
+        "stale": list(map(thaw, stale)),
+        "duplicated": list(map(thaw, duplicated)),
+        "unexpected": list(map(thaw, unexpected)),
         "never_read": never_read,
         "stable": len(known) - len(lost) - len(stale) - never_read,
     }
@@ -84,7 +84,9 @@ def _verdict(
             element, op = next(iter(elements.items()))
             origin = origins.get(element)
             ops = [op] if origin is None or origin is op else [origin, op]
-            summary = f"{name}: {element!r} ({len(elements)} in all)"
+            what = short(thaw(element[1] if algorithm == "queue" else element))
+            others = f" (and {len(elements) - 1} more)" if len(elements) > 1 else ""
+            summary = f"{what} {_SAID[name]}{others}"
             story = Counterexample(name, summary, ops, op.key)
             return Result(False, algorithm, tell(history, story), stats=stats)
     if not any(op.type == "ok" and op.f in _ANSWERS for op in history.ops):
@@ -92,6 +94,15 @@ def _verdict(
     return Result(True, algorithm, stats=stats)
 
 
+_SAID = {
+    "lost element": "had been added, and no later read shows it",
+    "duplicated element": "was twice in one read",
+    "thin-air read": "was read, but nobody put it there",
+    "stale read": "was missed by a read although it was there before and after",
+    "lost message": "had been enqueued, and never came out",
+    "duplicated message": "came out more often than it was put in",
+    "duplicated id": "was given out twice",
+}
 _ANSWERS = ("read", "dequeue", "drain", "generate")
 
 
@@ -127,10 +138,10 @@ def check_queue(history: History, *, drained: bool = True, explain: bool = True)
     unexpected = {e: ops[0] for e, ops in out.items() if e not in enqueued}
     reordered = _reordered(enqueued, out)
     stats: dict[str, Any] = {
-        "lost": [element for _, element in lost],
-        "duplicated": [element for _, element in duplicated],
-        "unexpected": [element for _, element in unexpected],
-        "reordered": [(a[1], b[1]) for a, b in reordered],
+        "lost": [thaw(element) for _, element in lost],
+        "duplicated": [thaw(element) for _, element in duplicated],
+        "unexpected": [thaw(element) for _, element in unexpected],
+        "reordered": [(thaw(a[1]), thaw(b[1])) for a, b in reordered],
         "recovered": sum(op.type == "info" and e in out for e, op in enqueued.items()),
     }
     unsure = 0 < len(lost) <= open_dequeues
@@ -144,7 +155,7 @@ def check_queue(history: History, *, drained: bool = True, explain: bool = True)
         if explain:
             a, b = reordered[0]
             ops = [enqueued[a], enqueued[b], out[b][0], out[a][0]]
-            summary = f"{a[1]!r} was enqueued before {b[1]!r} and dequeued after it"
+            summary = f"{thaw(a[1])!r} was enqueued before {thaw(b[1])!r} and dequeued after it"
             story = tell(history, Counterexample("reordered message", summary, ops, a[0]))
         return Result(False, "queue", story, stats=stats)
     if unsure:
@@ -185,6 +196,6 @@ def check_unique_ids(history: History, *, explain: bool = True) -> Result:
                 duplicated.setdefault(name, op)
             else:
                 first[name] = op
-    stats: dict[str, Any] = {"ids": len(first), "duplicated": list(duplicated)}
+    stats: dict[str, Any] = {"ids": len(first), "duplicated": list(map(thaw, duplicated))}
     bad = [("duplicated id", duplicated)]
     return _verdict(history, "unique ids", bad, first, stats, explain)

@@ -10,6 +10,7 @@ from labs.harness.checkers.register_search import RegisterSearch, order
 from labs.harness.checkers.registers import KeyOps
 from labs.harness.checkers.result import Counterexample, freeze
 from labs.harness.checkers.story import tell
+from labs.harness.checkers.values import found, left
 from labs.harness.checkers.zones import NEVER, Conflict
 from labs.harness.history import History, Op
 
@@ -20,32 +21,14 @@ def _end(op: Op) -> int:
     return NEVER if op.return_ns is None else op.return_ns
 
 
-def _reads(op: Op) -> Any:
-    """The frozen value that an operation found, or an object equal to nothing."""
-    if op.f == "read":
-        return freeze(op.output)
-    if op.f == "cas":
-        return freeze(op.extra["current"] if "current" in op.extra else op.value[0])
-    return object()
-
-
-def _writes(op: Op) -> Any:
-    """The frozen value that an operation left, or an object equal to nothing."""
-    if op.type == "fail" or op.f == "read":
-        return object()
-    if op.f == "delete":
-        return None
-    return freeze(op.value[1] if op.f == "cas" else op.value)
-
-
 def _show(op: Op) -> str:
-    found = op.output if op.f == "read" else op.extra.get("current", op.value[0])
-    return "nothing" if found is None else repr(found)
+    value = op.output if op.f == "read" else op.extra.get("current", op.value[0])
+    return "nothing" if value is None else repr(value)
 
 
 def tell_conflict(history: History, key: str | None, conflict: Conflict) -> Counterexample:
     """The story of a conflict that zones found: two clusters, at most six operations."""
-    name, summary, forbidden = _RULES[conflict.rule](history, conflict.ops)
+    name, summary, forbidden = _RULES[conflict.rule](history, conflict)
     ops = sorted(conflict.ops[:MAX_OPS], key=lambda op: (op.invoke_ns, op.index))
     return tell(history, Counterexample(name, summary, ops, key, forbidden, _reason(summary)))
 
@@ -57,9 +40,10 @@ def _reason(summary: str) -> str:
 _Told = tuple[str, str, tuple[int, int] | None]
 
 
-def _unwritten(history: History, ops: list[Op]) -> _Told:
+def _unwritten(history: History, conflict: Conflict) -> _Told:
+    ops = conflict.ops
     op = ops[0]
-    value = _reads(op)
+    value = found(op)
     refused = [w for w in history.ops if w.type == "fail" and w.key == op.key and w.f == "write"]
     for write in refused:
         if freeze(write.value) == value:
@@ -68,23 +52,23 @@ def _unwritten(history: History, ops: list[Op]) -> _Told:
     return "thin-air read", f"{_show(op)} was read although nobody wrote it", None
 
 
-def _early(history: History, ops: list[Op]) -> _Told:
+def _early(history: History, conflict: Conflict) -> _Told:
     del history
-    read, write = ops[0], ops[1]
+    read, write = conflict.ops[:2]
     summary = f"{_show(read)} was read before its write was called"
     return "read from the future", summary, (read.invoke_ns, write.invoke_ns)
 
 
-def _order(history: History, ops: list[Op]) -> _Told:
+def _order(history: History, conflict: Conflict) -> _Told:
     """Two values that each had to come before the other."""
     del history
+    ops = conflict.ops
     stale = max((op for op in ops if op.f != "write"), key=lambda op: op.invoke_ns, default=None)
     if stale is None:
         return "cycle", "two values each had to come before the other", None
-    value = _reads(stale)
-    newer = [op for op in ops if _reads(op) != value and _writes(op) != value]
-    seen = min(newer, key=_end)
-    what = _show(seen) if seen.f == "read" else repr(_writes(seen))
+    mine = stale in conflict.first
+    seen = min((op for op in ops if (op in conflict.first) != mine), key=_end)
+    what = _show(seen) if seen.f == "read" else repr(left(seen))
     how = "read" if seen.f == "read" else "acknowledged"
     summary = f"{_show(stale)} was read although {what} had been {how} before"
     # A successful cas on an old value overwrote what came since, unseen.
@@ -92,26 +76,32 @@ def _order(history: History, ops: list[Op]) -> _Told:
     return name, summary, (_end(seen), _end(stale))
 
 
-def _two_cas(history: History, ops: list[Op]) -> _Told:
+def _two_cas(history: History, conflict: Conflict) -> _Told:
     del history
-    old = ops[-1].value[0]
+    first, second = sorted(conflict.ops[-2:], key=_end)
+    old = second.value[0]
+    if _end(first) < second.invoke_ns:
+        new, newer = first.value[1], second.value[1]
+        summary = f"{old!r} was replaced by {newer!r} although {new!r} had replaced it before"
+        return "lost update", summary, (_end(first), _end(second))
     return "lost update", f"two compare-and-sets both replaced {old!r}", None
 
 
-def _cas_order(history: History, ops: list[Op]) -> _Told:
+def _cas_order(history: History, conflict: Conflict) -> _Told:
     del history
+    ops = conflict.ops
     late = max(ops, key=lambda op: op.invoke_ns)
     seen = min(ops, key=_end)
     shown = _show(late) if late.f != "write" else repr(late.value)
-    newer = _show(seen) if seen.f == "read" else repr(_writes(seen))
+    newer = _show(seen) if seen.f == "read" else repr(left(seen))
     how = "read" if seen.f == "read" else "acknowledged"
     summary = f"{shown} was there although {newer}, which replaced it, had been {how} before"
     name = "stale read" if late.f == "read" or late.type == "fail" else "read from the future"
     return name, summary, (_end(seen), late.invoke_ns)
 
 
-def _cas_cycle(history: History, ops: list[Op]) -> _Told:
-    del history, ops
+def _cas_cycle(history: History, conflict: Conflict) -> _Told:
+    del history, conflict
     name = "circular information flow (G1c)"
     return name, "compare-and-sets that each need the value of the other", None
 
@@ -135,8 +125,8 @@ def tell_search(
 ) -> Counterexample:
     """The story of a search that failed: a plain pattern if there is one, else where it ended."""
     name = key if isinstance(key, str) else None
-    if ops is not None and (found := _stale(ops, initial)) is not None:
-        anomaly, summary, evidence, forbidden = found
+    if ops is not None and (pattern := _stale(ops, initial)) is not None:
+        anomaly, summary, evidence, forbidden = pattern
         reason = _reason(summary)
         story = Counterexample(anomaly, summary, evidence, name, forbidden, reason)
         return tell(history, story)
@@ -145,16 +135,18 @@ def tell_search(
     else:
         path, rest = search.order(search.deepest_path), search.ops
     taken = {id(op) for op in path}
-    left = sorted((op for op in rest if id(op) not in taken), key=_end)
-    stuck = left[0]
+    waiting = sorted((op for op in rest if id(op) not in taken), key=_end)
+    stuck = waiting[0]
     changing = [op for op in path if op.f != "read"]
-    rivals = [op for op in left[1:] if op.invoke_ns <= _end(stuck)]
-    evidence = [*changing[-2:], *path[-1:], stuck, *rivals[:2]]
+    rivals = [op for op in waiting[1:] if op.invoke_ns <= _end(stuck)]
+    # Who may have written what it found, then what stood before it, then what was still open.
+    writers = [op for op in rest if left(op) == found(stuck) and op.invoke_ns <= _end(stuck)]
+    evidence = [stuck, *writers[-2:], *changing[-2:], *path[-1:], *rivals[:2]][:MAX_OPS]
     unique = list({id(op): op for op in evidence}.values())
     unique.sort(key=lambda op: (op.invoke_ns, op.index))
     summary = (
-        f"the longest order found has {len(path)} of {len(rest)} operations; "
-        f"then no order lets process {stuck.process}'s {stuck.f} take effect before it returned"
+        f"no order lets process {stuck.process}'s {stuck.f} take effect before it returned: "
+        f"the longest one found has {len(path)} of {len(rest)} operations"
     )
     forbidden = (stuck.invoke_ns, _end(stuck))
     story = Counterexample("not linearizable", summary, unique[:MAX_OPS], name, forbidden)
@@ -167,8 +159,8 @@ def _stale(ops: KeyOps, initial: Any) -> tuple[str, str, list[Op], tuple[int, in
     finders = [*ops.reads, *ops.swaps, *(op for op in ops.refused if "current" in op.extra)]
     witnesses = sorted([*changes, *ops.reads], key=_end)
     for read in sorted(finders, key=_end):
-        value = _reads(read)
-        writers = [op for op in (*changes, *ops.pending) if _writes(op) == value and op is not read]
+        value = found(read)
+        writers = [op for op in (*changes, *ops.pending) if left(op) == value and op is not read]
         writers = [op for op in writers if op.invoke_ns <= _end(read)]
         if not writers and value != freeze(initial):
             return "thin-air read", f"{_show(read)} was read, but nobody wrote it", [read], None
@@ -177,10 +169,10 @@ def _stale(ops: KeyOps, initial: Any) -> tuple[str, str, list[Op], tuple[int, in
         for op in witnesses:
             if _end(op) >= read.invoke_ns:
                 break
-            if op.invoke_ns > last and value not in (_writes(op), _reads(op)):
+            if op.invoke_ns > last and value not in (left(op), found(op)):
                 latest = max(writers, key=_end, default=None)
                 evidence = [*([latest] if latest else []), op, read]
-                shown = _show(op) if op.f == "read" else repr(_writes(op))
+                shown = _show(op) if op.f == "read" else repr(left(op))
                 how = "read" if op.f == "read" else "acknowledged"
                 summary = f"{_show(read)} was read although {shown} had been {how} before"
                 return "stale read", summary, evidence, (_end(op), _end(read))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from labs.harness.checkers.result import Counterexample
-from labs.harness.checkers.story import at, partitions
+from labs.harness.checkers.story import Times, micros, partitions
 from labs.harness.history import History, Op
 
 
@@ -22,14 +22,28 @@ class _Drawing:
     lanes: dict[int, list[Op]] = field(default_factory=dict)
     faults: list[tuple[int, int, str]] = field(default_factory=list)
     end_ns: int = 0
+    times: Times | None = None
 
     def place(self, time_ns: int) -> int:
         return self.instants.index(time_ns)
 
+    def axis(self) -> list[tuple[int, str]]:
+        """The instants with their texts, as precise as it takes to tell neighbours apart."""
+        assert self.times is not None
+        shown, texts = self.instants[:-1], []
+        for digits in (3, 6, 9):
+            texts = [self.times.at(instant, digits) for instant in shown]
+            if len(set(texts)) == len(texts):
+                break
+        return list(zip(shown, texts, strict=True))
+
 
 def label(op: Op) -> str:
     """`w 42`, `r 41`, `cas 1>2`; a question mark when nobody knows whether it happened."""
-    if op.f == "cas":
+    parts = micros(op.output if op.type == "ok" else op.value)
+    if parts is not None:
+        text = "; ".join(f"{f} {key} {'nothing' if v is None else v}" for f, key, v in parts)
+    elif op.f == "cas":
         text = f"cas {op.value[0]}>{op.value[1]}"
     elif op.f == "read":
         text = f"r {'nothing' if op.output is None else op.output}"
@@ -38,11 +52,11 @@ def label(op: Op) -> str:
     else:
         text = f"{op.f} {op.output if op.output is not None else op.value}"
     mark = {"ok": "", "info": " ?", "fail": " refused"}[op.type]
-    return text[:28] + mark
+    return (text if len(text) <= 28 else f"{text[:27]}…") + mark
 
 
 def _prepare(history: History, story: Counterexample) -> _Drawing:
-    drawing = _Drawing()
+    drawing = _Drawing(times=Times(history))
     times = {op.invoke_ns for op in story.ops}
     times |= {op.return_ns for op in story.ops if op.return_ns is not None}
     begin, drawing.end_ns = min(times, default=0), max(times, default=0) + 1
@@ -96,8 +110,7 @@ def draw_text(history: History, story: Counterexample, width: int = 96) -> str:
         lines.append("forbidden".ljust(margin) + band[margin:].rstrip())
     axis = [" "] * (total + 12)
     free = margin
-    for instant in drawing.instants[:-1]:
-        text = at(instant)
+    for instant, text in drawing.axis():
         if column(instant) >= free:
             axis[column(instant) : column(instant) + len(text)] = text
             free = column(instant) + len(text) + 2
@@ -178,7 +191,7 @@ def draw_svg(history: History, story: Counterexample) -> str:
             trace = op.extra.get("trace_id")
             parts.append(f'<a href="#trace-{escape(str(trace))}">{shape}</a>' if trace else shape)
     axis = [
-        f'<text class="small" x="{x(instant)}" y="{bottom + 16}">{at(instant)}</text>'
-        for instant in drawing.instants[:-1]
+        f'<text class="small" x="{x(instant)}" y="{bottom + 16}">{text}</text>'
+        for instant, text in drawing.axis()
     ]
     return "".join([*parts, *axis, "</svg>"])

@@ -20,6 +20,7 @@ from labs.harness.checkers.models import MODELS, Model
 from labs.harness.checkers.register_search import RegisterSearch, order
 from labs.harness.checkers.registers import KeyOps, by_search, by_zones, split
 from labs.harness.checkers.result import Result, collector_off
+from labs.harness.checkers.zone_pass import undecided
 from labs.harness.checkers.zones import Conflict
 from labs.harness.history import History, Op
 
@@ -83,8 +84,13 @@ class _Plan:
 
     def registers(self, initial: Any) -> Result:
         """Registers, key by key: zones, else search."""
-        keys = split(self.history.ops)
-        self.stats["keys"] = len(keys)
+        left, decided = undecided(self.history.ops, initial)
+        ops_left = self.history.ops
+        if decided and not self.witness:
+            self.used["zones"] += decided
+            ops_left = [op for op in ops_left if op.key in left]
+        keys = split(ops_left) if left or self.witness else {}
+        self.stats["keys"] = len(keys) + self.used["zones"]
         for key, ops in keys.items():
             verdict = by_zones(ops, initial)
             if isinstance(verdict, Conflict):

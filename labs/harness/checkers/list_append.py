@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from labs.harness.checkers.dependencies import Graph
+from labs.harness.checkers.story import short
 from labs.harness.checkers.transactions import Anomaly, Txns, lost_updates
 
 MAX_UNOBSERVED = 64
@@ -141,7 +142,7 @@ def _read_edges(
             if writer is not None:
                 why = f"key {key!r}: {seen[-1]!r} of the one was read by the other"
                 graph.add(writer, number, "wr", why)
-        shown = list(seen) if seen else "nothing"
+        shown = short(list(seen)) if seen else "nothing"
         if len(seen) < len(order):
             overwriter = txns.writer.get((key, order[len(seen)]))
             if overwriter is not None:
@@ -149,5 +150,5 @@ def _read_edges(
                 graph.add(number, overwriter, "rw", why)
             continue
         for overwriter in unobserved[:MAX_UNOBSERVED]:
-            why = f"key {key!r}: it read {shown} without the other's append"
+            why = f"key {key!r}: it read {shown}, not what the other appended"
             graph.add(number, overwriter, "rw", why)

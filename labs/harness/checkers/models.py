@@ -39,6 +39,9 @@ class Model:
         init: the first state.
         step: (state, operation) -> (legal, state after).
         partition: operations with different results are independent of each other.
+        resets: operations after which the state does not depend on what came before.
+        may_follow: (state, read-only operation) -> can it still be legal later on, as long as no
+            operation of `resets` comes in between? Optional: it spares the search what is hopeless.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Model:
     init: State
     step: Step
     partition: Callable[[Op], Hashable] = by_key
+    resets: tuple[str, ...] = ()
+    may_follow: Callable[[Any, Op], bool] | None = None
 
     def describe_operation(self, op: Op) -> str:
         """`write(3)`, `read -> 3`."""
@@ -64,7 +69,7 @@ class Model:
 def register_step(state: Any, op: Op) -> tuple[bool, Any]:
     """Read, write, cas, delete; a failed cas says what its `extra` says (see `Op`)."""
     if op.f == "read":
-        return op.pending or freeze(op.output) == state, state
+        return op.type == "info" or freeze(op.output) == state, state
     if op.f == "write":
         return True, freeze(op.value)
     if op.f == "delete":
@@ -80,21 +85,26 @@ def register_step(state: Any, op: Op) -> tuple[bool, Any]:
 def _multi_register(state: Any, op: Op) -> tuple[bool, Any]:
     """A transaction on several registers: `[["r", key, value], ["w", key, value], …]`."""
     values = dict(state)
-    done = op.value if op.pending else op.output
+    done = op.value if op.type == "info" else op.output
     for f, key, value in done:
         name = freeze(key)
         if f == "w":
             values[name] = freeze(value)
-        elif not op.pending and values.get(name) != freeze(value):
+        elif op.type != "info" and values.get(name) != freeze(value):
             return False, state
     return True, frozenset(values.items())
 
 
 def _set(state: Any, op: Op) -> tuple[bool, Any]:
     if op.f == "read":
-        return op.pending or frozenset(map(freeze, op.output or ())) == state, state
+        return op.type == "info" or frozenset(map(freeze, op.output or ())) == state, state
     element = frozenset((freeze(op.value),))
     return True, (state | element) if op.f == "add" else (state - element)
+
+
+def _set_grows(state: Any, op: Op) -> bool:
+    """Without a remove, elements only come."""
+    return bool(state <= frozenset(map(freeze, op.output or ())))
 
 
 def _queue(state: Any, op: Op) -> tuple[bool, Any]:
@@ -102,8 +112,8 @@ def _queue(state: Any, op: Op) -> tuple[bool, Any]:
     if op.f == "enqueue":
         return True, (*state, freeze(op.value))
     if not state:
-        return op.pending or op.output is None, state
-    return op.pending or state[0] == freeze(op.output), state[1:]
+        return op.type == "info" or op.output is None, state
+    return op.type == "info" or state[0] == freeze(op.output), state[1:]
 
 
 def _lock(state: Any, op: Op) -> tuple[bool, Any]:
@@ -116,15 +126,21 @@ def _lock(state: Any, op: Op) -> tuple[bool, Any]:
 
 def _counter(state: Any, op: Op) -> tuple[bool, Any]:
     if op.f == "read":
-        return op.pending or op.output == state, state
+        return op.type == "info" or op.output == state, state
     return True, state + (1 if op.value is None else op.value)
 
 
 def _key_value(state: Any, op: Op) -> tuple[bool, Any]:
     """A string per key: read, write (put), append."""
-    if op.f == "read":
-        return op.pending or (op.output or "") == state, state
-    return True, op.value if op.f == "write" else state + op.value
+    f = op.f
+    if f == "read":
+        return (op.output or "") == state or op.type == "info", state
+    return True, state + op.value if f == "append" else op.value
+
+
+def _text_grows(state: Any, op: Op) -> bool:
+    """Without a write, text is only appended."""
+    return bool((op.output or "").startswith(state))
 
 
 MODELS: dict[str, Model] = {
@@ -133,10 +149,26 @@ MODELS: dict[str, Model] = {
         Model("register", ("read", "write", "cas", "delete"), ("read",), None, register_step),
         Model("cas-register", ("read", "write", "cas", "delete"), ("read",), None, register_step),
         Model("multi-register", ("txn",), (), frozenset(), _multi_register, as_one),
-        Model("set", ("add", "remove", "read"), ("read",), frozenset(), _set),
+        Model(
+            "set",
+            ("add", "remove", "read"),
+            ("read",),
+            frozenset(),
+            _set,
+            resets=("remove",),
+            may_follow=_set_grows,
+        ),
         Model("queue", ("enqueue", "dequeue"), (), (), _queue),
         Model("lock", ("acquire", "release"), (), None, _lock),
         Model("counter", ("add", "read"), ("read",), 0, _counter),
-        Model("key-value", ("read", "write", "append"), ("read",), "", _key_value),
+        Model(
+            "key-value",
+            ("read", "write", "append"),
+            ("read",),
+            "",
+            _key_value,
+            resets=("write",),
+            may_follow=_text_grows,
+        ),
     )
 }

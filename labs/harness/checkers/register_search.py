@@ -7,7 +7,9 @@ before it was called. On top of Wing & Gong's search with Lowe's memory of state
 1. *Key.* Taken operations are a prefix of the call order plus a window of bits: small integers
    for any length of history.
 2. *Reads are taken at once* when the value is right: an early read constrains nothing.
-3. *Of candidate writes of one value only the one with the earliest deadline* is tried.
+3. *Of candidate writes of one value only the one with the earliest deadline* is tried. A legal cas
+   waits for a write of the value that is there: before it that write changes nothing, after it, it
+   does.
 4. *Hidden writes.* A write that nobody observes can stand right before any later plain write. So
    it stays untaken until its own deadline comes; if a plain write was taken since it was called,
    it is then put right before that one, at no cost. `hide` is the number of operations (in call
@@ -15,6 +17,8 @@ before it was called. On top of Wing & Gong's search with Lowe's memory of state
    a write of a value that somebody waits for, the operation whose deadline is next, or a legal cas.
 5. *A value with an observer to come but no write of it in time* may not be overwritten.
 6. *Pending operations* are taken only directly before an operation that waits for their value.
+7. *A write whose deadline is next is hidden at once* if nobody can observe it: before the first
+   operation that looks for its value is called, another must find another value.
 
 Why 4 is complete: let x be the next operation of some linearization to change the value, not
 waited for, not the next deadline, not a cas. Whatever follows x directly is not an observer of its
@@ -31,18 +35,18 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from labs.harness.checkers.result import PLAIN, freeze
+from labs.harness.checkers.register_codes import ANY, encode
 from labs.harness.checkers.zones import NEVER
 from labs.harness.history import Op
 
-ANY, SAME = -1, -1
-"""`need` of an operation that is legal in any state; `put` of one that leaves the value alone."""
+LONGEST_TURN = 1_000
+"""States that are gone through before the caller looks at its budget again."""
+
+MAX_LOOK_AHEAD = 64
+"""Operations to come that are looked at for an observer of a write, before it is tried in vain."""
 
 MAX_MEMORY = 1_000_000
 """States remembered per key before the verdict is "unknown"."""
-
-# Of a pending operation: (call, need, put, Op). need < ANY: the value must not be -2 - need.
-Waiting = tuple[int, int, int, Op]
 
 # How a state was reached: (path before, what was taken), newest first. What: an operation j;
 # ~j: j was hidden before the latest plain write; count + p: the pending operation p.
@@ -51,19 +55,14 @@ Path = tuple[Any, int] | None
 State = tuple[int, int, int, int, int, Path]
 
 
-class _Choice:
-    """What the scan of a state found among the operations that may come next."""
+# What the scan of a state found among the operations that may come next: the least return of them;
+# the first operation in call order that may not come yet; the values that one of them needs; does a
+# failed cas wait for any value but the present one; value -> the write of it with the earliest
+# deadline; the legal cas; the operation with the least return.
+Scan = tuple[int, int, set[int], bool, dict[int, int], list[int], int]
 
-    __slots__ = ("beyond", "deadline", "other", "plain", "waited")
 
-    def __init__(
-        self, deadline: int, beyond: int, waited: set[int], other: bool, plain: dict[int, int]
-    ) -> None:
-        self.deadline = deadline  # the least return of them
-        self.beyond = beyond  # the first operation in call order that may not come yet
-        self.waited = waited  # values that a candidate needs
-        self.other = other  # a failed cas waits for any value but this one
-        self.plain = plain  # value -> the candidate write of it with the earliest deadline
+_NONE: dict[int, list[tuple[int, int]]] = {}
 
 
 class RegisterSearch:
@@ -78,10 +77,15 @@ class RegisterSearch:
         self.needs, self.puts, self.pending = encode(self.ops, pending, initial)
         self.observers: dict[int, list[int]] = {}
         self.writers: dict[int, list[int]] = {}
-        self.pending_by_put: dict[int, list[tuple[int, int, int]]] = {}
+        # put -> need -> (call, number) of those that are alike but for their calls, in their order
+        self.pending_by_put: dict[int, dict[int, list[tuple[int, int]]]] = {}
         for p, (call, need, put, _) in enumerate(self.pending):
-            self.pending_by_put.setdefault(put, []).append((p, call, need))
+            self.pending_by_put.setdefault(put, {}).setdefault(need, []).append((call, p))
+        for alike in self.pending_by_put.values():
+            for group in alike.values():
+                group.sort()
         self.pending_writes = {put for _, need, put, _ in self.pending if need == ANY}
+        self.pending_sources = {need for _, need, _, _ in self.pending if need != ANY}
         self.pending_swaps = {put for _, need, put, _ in self.pending if need != ANY}
         self.memory: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         self.remembered = 0
@@ -126,7 +130,7 @@ class RegisterSearch:
         some_pending = bool(self.pending)
         base, window, value, used, hide, path = state
         nodes = 0
-        while True:
+        while nodes < LONGEST_TURN:
             nodes += 1
             deadline, earliest, other = NEVER, -1, False
             waited: set[int] = set()
@@ -142,9 +146,7 @@ class RegisterSearch:
                         if returns[j] < deadline:
                             deadline, earliest = returns[j], j
                         if need >= 0:
-                            # A legal cas also waits for a write of the value that is there:
-                            # before the cas that write changes nothing, after it, it does.
-                            waited.add(need)
+                            waited.add(need)  # a legal cas, too: see 3
                             if need == value and put >= 0:
                                 swaps.append(j)
                         elif need < ANY:
@@ -153,75 +155,108 @@ class RegisterSearch:
                             plain[put] = j
                 rest >>= 1
                 j += 1
-            while window & 1:
-                window >>= 1
-                base += 1
+            if window & 1:
+                base, window = shift(base, window)
             if base > self.deepest:
                 self.deepest, self.deepest_path = base, path
                 if base == self.count:
-                    self.solution = path
-                    self.nodes += nodes
+                    self.solution, self.nodes = path, self.nodes + nodes
                     return True
+            if earliest < hide and not other and self._unseen(earliest, waited, j):
+                window |= 1 << earliest - base
+                path = (path, ~earliest)
+                continue
             # Pending operations matter only for a waited value that no candidate write makes.
             simple = not swaps and earliest >= hide
             if simple and some_pending and (waited or other):
-                simple = not other and self.pending_swaps.isdisjoint(waited)
-                simple = simple and not (waited - plain.keys()) & self.pending_writes
+                unmade = waited - plain.keys()
+                simple = not (other or waited & self.pending_swaps or unmade & self.pending_writes)
+            one = swaps[0] if len(swaps) == 1 and not plain and not some_pending else -2
             if simple:
                 one = -1
                 for put, k in plain.items():
                     if k == earliest or put in waited or (other and put != value):
                         one = k if one == -1 else -2
-                if one >= 0:
-                    window |= 1 << one - base
-                    value, hide, path = puts[one], j, (path, one)
-                    continue
-                if one > -2:
-                    break
-            choice = _Choice(deadline, j, waited, other, plain)
-            self._branch((base, window, value, used, hide, path), choice, swaps, earliest)
-            break
+            if one >= 0:
+                window |= 1 << one - base
+                hide = j if needs[one] == ANY else hide
+                value, path = puts[one], (path, one)
+                continue
+            if one == -1:
+                break
+            scan = (deadline, j, waited, other, plain, swaps, earliest)
+            after = self._branch((base, window, value, used, hide, path), scan)
+            if after is None:
+                break
+            base, window, value, used, hide, path = after
+        else:
+            self._stack.append((base, window, value, used, hide, path))
         self.nodes += nodes
         return False
 
-    def _branch(self, state: State, choice: _Choice, swaps: list[int], earliest: int) -> None:
-        """Push the states to try, unless as much was tried before."""
-        found = self._children(state, choice, swaps, earliest)
+    def _unseen(self, write: int, waited: set[int], beyond: int) -> bool:
+        """Nobody can observe a plain write that has to come before `beyond` is called.
+
+        Between it and the first observer of its value another operation must find another value.
+        So of all orders with this write some have it hidden.
+        """
+        value = self.puts[write]
+        if self.needs[write] != ANY or value in waited or value in self.pending_sources:
+            return False
+        calls, returns, needs = self.calls, self.returns, self.needs
+        between = NEVER
+        for j in range(beyond, min(beyond + MAX_LOOK_AHEAD, self.count)):
+            if calls[j] > between:
+                return True
+            need = needs[j]
+            if need == value or (need < ANY and need != -2 - value):
+                return False
+            if need >= 0 and returns[j] < between:
+                between = returns[j]
+        return beyond + MAX_LOOK_AHEAD >= self.count
+
+    def _branch(self, state: State, scan: Scan) -> State | None:
+        """The state to go on with; the others go on the stack. None: all was tried before."""
+        found = self._children(state, scan)
+        if not found:
+            return None
         if len(found) > 1:
             base, window, value, used, hide, _ = state
             # A state that used fewer pending operations and may hide more can do all of this.
             seen = self.memory.setdefault((base, window, value), [])
-            if any(more & used == more and reach >= hide for more, reach in seen):
-                return
+            for more, reach in seen:
+                if more & used == more and reach >= hide:
+                    return None
             seen.append((used, hide))
             self.remembered += 1
+        after = found.pop()
         self._stack += found
+        return after
 
-    def _children(
-        self, state: State, choice: _Choice, swaps: list[int], earliest: int
-    ) -> list[State]:
+    def _children(self, state: State, scan: Scan) -> list[State]:
         """The states to try, the most promising last."""
         base, window, value, used, hide, path = state
-        needs, puts, plain, waited = self.needs, self.puts, choice.plain, choice.waited
+        _, beyond, waited, other, plain, swaps, earliest = scan
+        needs, puts = self.needs, self.puts
         found: list[State] = []
-        chosen = _distinct(swaps, puts, self.returns)
-        may_go = value in plain or self._may_overwrite(base, window, value, choice.beyond, swaps)
+        chosen = swaps if len(swaps) < 2 else _distinct(swaps, puts, self.returns)
+        may_go = value in plain or self._may_overwrite(base, window, value, beyond, swaps)
         wanted = waited
-        if self.pending and (waited or choice.other):
-            found, wanted = self._pending(state, choice, may_go)
+        if self.pending and (waited or other):
+            found, wanted = self._pending(state, scan, may_go)
         if may_go and plain:
             urgent = puts[earliest] if needs[earliest] == ANY else -1
-            chosen += [
+            chosen = chosen + [
                 j
                 for put, j in plain.items()
-                if put == urgent or put in wanted or (choice.other and put != value)
+                if put == urgent or put in wanted or (other and put != value)
             ]
         if len(chosen) > 1:
             chosen.sort(key=self.returns.__getitem__, reverse=True)
         for j in chosen:
             bits = window | 1 << j - base
             at, bits = shift(base, bits) if bits & 1 else (base, bits)
-            reach = choice.beyond if needs[j] == ANY else hide
+            reach = beyond if needs[j] == ANY else hide
             found.append((at, bits, puts[j], used, reach, (path, j)))
         if earliest < hide and needs[earliest] == ANY:
             at, bits = shift(base, window | 1 << earliest - base)
@@ -253,29 +288,33 @@ class RegisterSearch:
                 return True
         return False
 
-    def _pending(self, state: State, choice: _Choice, may_go: bool) -> tuple[list[State], set[int]]:
+    def _pending(self, state: State, scan: Scan, may_go: bool) -> tuple[list[State], set[int]]:
         """Pending operations whose value is waited for, and all values waited for because of them.
 
         A pending cas whose value is wanted wants its own source in turn.
         """
         base, window, value, used, hide, path = state
-        wanted = set(choice.waited)
-        if choice.other:
+        deadline, beyond, waited, other, plain, _, _ = scan
+        wanted = set(waited)
+        if other:
             wanted |= self.pending_by_put.keys() - {value}
         found: list[State] = []
         queue = list(wanted)
         while queue:
             put = queue.pop()
-            kinds: set[int] = set()  # of several alike, one is enough
-            for p, call, need in self.pending_by_put.get(put, ()):
-                if call > choice.deadline or used >> p & 1 or need in kinds:
+            for need, group in self.pending_by_put.get(put, _NONE).items():
+                for call, p in group:  # of several alike, one is enough
+                    if call > deadline or not used >> p & 1:
+                        break
+                else:
                     continue
-                kinds.add(need)
+                if call > deadline:
+                    continue
                 if need >= 0 and need not in wanted:
                     wanted.add(need)
                     queue.append(need)
-                if need == value or (need == ANY and may_go and put not in choice.plain):
-                    reach = choice.beyond if need == ANY else hide
+                if need == value or (need == ANY and may_go and put not in plain):
+                    reach = beyond if need == ANY else hide
                     after = (path, self.count + p)
                     found.append((base, window, put, used | 1 << p, reach, after))
         return found, wanted
@@ -283,8 +322,6 @@ class RegisterSearch:
 
 def _distinct(swaps: list[int], puts: Sequence[int], returns: Sequence[int]) -> list[int]:
     """Of legal cas with one target only the one with the earliest deadline."""
-    if len(swaps) < 2:
-        return list(swaps)
     best: dict[int, int] = {}
     for j in swaps:
         put = puts[j]
@@ -299,44 +336,6 @@ def shift(base: int, window: int) -> tuple[int, int]:
         taken = ((window + 1) & ~window).bit_length() - 1
         return base + taken, window >> taken
     return base, window
-
-
-def encode(
-    completed: Sequence[Op], pending: Sequence[Op], initial: Any
-) -> tuple[list[int], list[int], list[Waiting]]:
-    """`need` and `put` of the completed operations on small integers; the initial value is 0."""
-    codes: dict[Any, int] = {freeze(initial): 0}
-
-    def code(value: Any) -> int:
-        if type(value) not in PLAIN:
-            value = freeze(value)
-        return codes.setdefault(value, len(codes))
-
-    needs: list[int] = []
-    puts: list[int] = []
-    for op in completed:
-        f = op.f
-        if f == "read":
-            needs.append(code(op.output))
-            puts.append(SAME)
-        elif f == "write" or f == "delete":
-            needs.append(ANY)
-            puts.append(code(op.value if f == "write" else None))
-        elif op.type == "ok":
-            needs.append(code(op.value[0]))
-            puts.append(code(op.value[1]))
-        else:
-            known = "current" in op.extra
-            needs.append(code(op.extra["current"]) if known else -2 - code(op.value[0]))
-            puts.append(SAME)
-    waiting: list[Waiting] = []
-    for op in pending:
-        if op.f == "cas":
-            waiting.append((op.invoke_ns, code(op.value[0]), code(op.value[1]), op))
-        elif op.f != "read":
-            value = op.value if op.f == "write" else None
-            waiting.append((op.invoke_ns, ANY, code(value), op))
-    return needs, puts, waiting
 
 
 def order(search: RegisterSearch, path: Path) -> list[Op]:

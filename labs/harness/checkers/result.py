@@ -83,6 +83,16 @@ PLAIN = frozenset({int, str, type(None), float, bytes})
 """Types that are hashable and never equal across JSON's types."""
 
 
+def thaw(frozen: Any) -> Any:
+    """The value that `freeze` was given (a map's members as pairs)."""
+    if not isinstance(frozen, tuple):
+        return frozen
+    kind, *items = frozen
+    if kind == "bool":
+        return items[0]
+    return [thaw(item) for item in (items if kind == "list" else items[0])]
+
+
 def freeze(value: Any) -> Any:
     """The value in a form that is hashable and equal only when it is the same JSON value.
 

@@ -10,6 +10,10 @@ from labs.harness.history import History, NemesisEvent, Op
 
 POSITIONS = 100_000
 """Times below this are taken for positions in a log that has no times."""
+LONG = 72
+"""Letters of a value that a sentence shows."""
+MICROS_SHOWN = 6
+"""Micro-operations of a transaction that a sentence shows."""
 
 _PAST = {
     "read": "read",
@@ -39,15 +43,60 @@ def duration(nanoseconds: int) -> str:
     return f"{nanoseconds} ns"
 
 
-def at(nanoseconds: int) -> str:
-    """An instant of the run, in seconds; the bare number where times are only positions."""
-    if 0 < nanoseconds < POSITIONS:
-        return f"t={nanoseconds}"
-    return f"{nanoseconds / 1e9:.3f} s"
+class Times:
+    """How the instants of a history are told: in seconds, or as positions if it has no times."""
+
+    def __init__(self, history: History) -> None:
+        self.are_positions = max((op.invoke_ns for op in history.ops), default=0) < POSITIONS
+
+    def at(self, nanoseconds: int, digits: int = 3) -> str:
+        """`1.234 s`; `t=7` where times are only positions."""
+        if self.are_positions:
+            return f"t={nanoseconds}"
+        return f"{nanoseconds / 1e9:.{digits}f} s"
+
+    def when(self, op: Op) -> str:
+        """From when to when."""
+        if op.return_ns is None:
+            return f"sent at {self.at(op.invoke_ns)}"
+        if op.f in _ACKNOWLEDGED and op.type == "ok":
+            return f"sent at {self.at(op.invoke_ns)}, acknowledged at {self.at(op.return_ns)}"
+        return f"{self.at(op.invoke_ns)} to {self.at(op.return_ns)}"
+
+
+_ACKNOWLEDGED = ("write", "cas", "append", "delete", "add", "enqueue")
+
+
+def short(value: Any) -> str:
+    """A value for a sentence: of a long list only the ends."""
+    text = repr(value)
+    if len(text) <= LONG:
+        return text
+    if isinstance(value, (list, tuple)) and len(value) > 3:
+        first, second, last = (short(value[at]) for at in (0, 1, -1))
+        return f"[{first}, {second}, …, {last}] ({len(value)} elements)"
+    return f"{text[: LONG - 1]}…"
+
+
+def micros(value: Any) -> list[Any] | None:
+    """The micro-operations `[f, key, value]` of a transaction, if it is one."""
+    whole = isinstance(value, (list, tuple)) and all(
+        isinstance(micro, (list, tuple)) and len(micro) == 3 and micro[0] in tuple(_MICRO)
+        for micro in value
+    )
+    return list(value) if whole and value else None
+
+
+_MICRO = {
+    "r": "read {1} of {0}",
+    "w": "wrote {1} to {0}",
+    "append": "appended {1} to {0}",
+}
 
 
 def tell(history: History, story: Counterexample) -> Counterexample:
     """Fill in the sentences of a counterexample, in the order in which operations returned."""
+    times = Times(history)
     ops = sorted(story.ops, key=lambda op: (_end(op), op.index))
     last = max(ops, key=lambda op: op.invoke_ns, default=None)
     for number, op in enumerate(ops, 1):
@@ -55,11 +104,8 @@ def tell(history: History, story: Counterexample) -> Counterexample:
         late = story.forbidden is not None and op is last and story.forbidden[0] < op.invoke_ns
         if late and story.reason and story.forbidden is not None:
             gap = duration(op.invoke_ns - story.forbidden[0])
-            # Logs without times: positions stand in for them.
-            text += (
-                f" although {story.reason} {'' if op.invoke_ns < POSITIONS else f'{gap} '}before"
-            )
-        story.sentences.append(f"{text} ({when(op)}).")
+            text += f" although {story.reason} {'' if times.are_positions else f'{gap} '}before"
+        story.sentences.append(f"{text} ({times.when(op)}).")
     return story
 
 
@@ -80,28 +126,28 @@ def did(op: Op) -> str:
     """What an operation did, in the past tense, with how it ended."""
     verb = _PAST.get(op.f, op.f)
     what = ""
+    parts = micros(op.output if op.type == "ok" else op.value)
+    if parts is not None and op.type != "fail":
+        asked = "" if op.type == "ok" else "tried this, without an answer: "
+        done = (
+            _MICRO[f].format(key, "nothing" if value is None else short(value))
+            for f, key, value in parts[:MICROS_SHOWN]
+        )
+        more = f" and {len(parts) - MICROS_SHOWN} more" if len(parts) > MICROS_SHOWN else ""
+        return asked + ", ".join(done) + more
     if op.f in ("read", "dequeue"):
-        what = " nothing" if op.output is None else f" {op.output!r}"
+        what = " nothing" if op.output is None else f" {short(op.output)}"
         if op.type != "ok":
             return f"tried to {op.f} and got no answer"
     elif op.f == "cas":
         what = f" {op.value[0]!r} by {op.value[1]!r}"
     elif op.value is not None:
-        what = f" {op.output if op.f == 'txn' and op.type == 'ok' else op.value!r}"
+        what = f" {short(op.value)}"
     if op.type == "fail":
         told = f" (it was {op.extra['current']!r})" if "current" in op.extra else ""
         return f"was refused {op.f}{what}{told}"
     unknown = ", without an answer," if op.type == "info" else ""
     return f"{verb}{what}{unknown}"
-
-
-def when(op: Op) -> str:
-    """From when to when."""
-    if op.return_ns is None:
-        return f"sent at {at(op.invoke_ns)}"
-    if op.f in ("write", "cas", "append", "delete", "add", "enqueue") and op.type == "ok":
-        return f"sent at {at(op.invoke_ns)}, acknowledged at {at(op.return_ns)}"
-    return f"{at(op.invoke_ns)} to {at(op.return_ns)}"
 
 
 def partitions(history: History) -> list[tuple[int, int, NemesisEvent]]:

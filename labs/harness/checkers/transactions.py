@@ -7,7 +7,7 @@ from typing import Any
 
 from labs.harness.checkers.dependencies import Graph
 from labs.harness.checkers.result import freeze
-from labs.harness.checkers.story import at
+from labs.harness.checkers.story import Times, did, who
 from labs.harness.history import History, Op
 
 Micro = tuple[str, Any, Any]  # "r", "append" or "w"; frozen key; value
@@ -23,11 +23,14 @@ class Anomaly:
     ops: list[Op]
     sentences: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        if not self.sentences:
-            lines = (f"Process {op.process} ran {op.output or op.value!r}" for op in self.ops[:5])
-            self.sentences = [f"{number}. {line}." for number, line in enumerate(lines, 1)]
-            self.sentences.append(f"{len(self.sentences) + 1}. That is {self.name}: {self.text}.")
+    def tell(self, history: History) -> list[str]:
+        """Its numbered sentences: those that it came with, else one per transaction."""
+        if self.sentences:
+            return self.sentences
+        times = Times(history)
+        lines = [f"{who(history, op)} {did(op)} ({times.when(op)})" for op in self.ops[:5]]
+        lines.append(f"{self.name[0].upper()}{self.name[1:]}: {self.text}")
+        return [f"{number}. {line}." for number, line in enumerate(lines, 1)]
 
 
 class Txns:
@@ -39,6 +42,7 @@ class Txns:
 
     def __init__(self, history: History, write: str) -> None:
         self.write = write
+        self.times = Times(history)
         self.ops = [op for op in history.ops if op.type != "fail"]
         self.micros = [micro_operations(op, write) for op in self.ops]
         self.writer: dict[Version, int] = {}
@@ -87,7 +91,7 @@ class Txns:
                 done += 1
             linked[number] = set(frontier)
             for before in frontier:
-                gap = f"it had returned at {at(self.ops[before].return_ns or 0)}"
+                gap = f"it had returned at {self.times.at(self.ops[before].return_ns or 0)}"
                 graph.add(before, number, "realtime", gap)
 
 

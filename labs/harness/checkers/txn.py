@@ -14,7 +14,6 @@ from labs.harness.checkers.dependencies import Cycle, cycles
 from labs.harness.checkers.list_append import list_append
 from labs.harness.checkers.result import Counterexample, Result, collector_off
 from labs.harness.checkers.rw_register import rw_register
-from labs.harness.checkers.story import at
 from labs.harness.checkers.transactions import Anomaly, Txns
 from labs.harness.history import History
 
@@ -25,6 +24,10 @@ _SNAPSHOT = _READ_COMMITTED | {"internal", "G-single", "G-nonadjacent", "lost-up
 _REPEATABLE = _READ_COMMITTED | {"internal", "G-single", "G-nonadjacent", "G2-item", "lost-update"}
 _SERIALIZABLE = _SNAPSHOT | _REPEATABLE | {"write-skew"}
 _CYCLES = ("G0", "G1c", "G-single", "G-nonadjacent", "G2-item")
+
+
+MAX_OPS = 6
+"""Transactions that a story shows."""
 
 
 def _with(base: set[str], suffixes: tuple[str, ...], names: tuple[str, ...] = _CYCLES) -> set[str]:
@@ -81,10 +84,14 @@ def check_txn(
     stats["edges"] = len(graph.why)
     if consistency not in broken:
         return Result(True, f"{workload} dependency graph", stats=stats)
-    worst = next(one for name, one in found.items() if name in MODELS[consistency])
+    bad = [one for name, one in found.items() if name in MODELS[consistency]]
+    # The first that can be told whole; cycles of real time may be long.
+    worst = next((one for one in bad if len(one.ops) <= MAX_OPS), bad[0])
     story = None
     if explain:
-        story = Counterexample(worst.name, worst.text, worst.ops[:6], sentences=worst.sentences)
+        story = Counterexample(
+            worst.name, worst.text, worst.ops[:MAX_OPS], sentences=worst.tell(history)
+        )
     return Result(False, f"{workload} dependency graph", story, stats=stats)
 
 
@@ -98,15 +105,22 @@ def _write_skew(why: dict[Any, str], cycle: Cycle) -> bool:
 
 def _told(txns: Txns, why: dict[Any, str], cycle: Cycle) -> Anomaly:
     ops = [txns.ops[before] for before, _, _ in cycle.edges]
+    at = txns.times.at
     sentences = []
     for number, edge in enumerate(cycle.edges, 1):
         before, after = txns.ops[edge[0]], txns.ops[edge[1]]
         reason = why[edge].partition(": ")
+        # "key 8: it read nothing …": the key stands with the kind of the edge.
         text = reason[2] if reason[1] else why[edge]
+        kind = f"{edge[2]}, {reason[0]}" if reason[1] else edge[2]
         sentences.append(
             f"{number}. Process {before.process}'s transaction of {at(before.invoke_ns)} must come "
-            f"before process {after.process}'s of {at(after.invoke_ns)} ({edge[2]}): {text}."
+            f"before process {after.process}'s of {at(after.invoke_ns)} ({kind}): {text}."
         )
-    shown = sentences if len(sentences) <= 6 else [*sentences[:5], sentences[-1]]
+    if len(sentences) > MAX_OPS:
+        left = len(sentences) - MAX_OPS
+        closing = sentences[-1].partition(" ")[2].removeprefix("Process")
+        last = f"{MAX_OPS}. So it goes on for {left} steps; at last, process{closing}"
+        sentences = [*sentences[: MAX_OPS - 1], last]
     text = f"a cycle of {len(ops)} transactions: " + " -> ".join(kind for _, _, kind in cycle.edges)
-    return Anomaly(cycle.anomaly, text, ops, shown)
+    return Anomaly(cycle.anomaly, text, ops, sentences)

@@ -22,11 +22,12 @@ that did not report the current value are not for zones: the caller falls back t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import lt
 from typing import Any
 
 from labs.harness.checkers.result import PLAIN, freeze
+from labs.harness.checkers.values import found, left
 from labs.harness.history import Op
 
 BEFORE_ALL = -(1 << 62)
@@ -41,6 +42,7 @@ class Conflict:
 
     rule: str  # "unwritten" | "early" | "order" | "two-cas" | "cas-order" | "cas-cycle"
     ops: list[Op]
+    first: list[Op] = field(default_factory=list)  # "order": those of the first of two clusters
 
 
 NotApplicable = None
@@ -118,12 +120,10 @@ def sweep(fs: list[int], ss: list[int]) -> tuple[tuple[int, int], tuple[int, int
     forward_f = forward_s = BEFORE_ALL - 1
     for at in sorted(range(len(fs)), key=fs.__getitem__):
         f, s = fs[at], ss[at]
-        if f < s:
-            if f < forward_s:
-                return (forward_f, forward_s), (f, s)
-            forward_f, forward_s = f, s
-        elif f < forward_s and forward_f < s:
+        if f < forward_s and (f < s or forward_f < s):
             return (forward_f, forward_s), (f, s)
+        if f < s:
+            forward_f, forward_s = f, s
     return None
 
 
@@ -154,25 +154,27 @@ def _order(
         told.add(value)
         members = [op for op in writers if freeze(op.value) == value]
         groups.append(members + [op for op in reads if freeze(op.output) == value])
-    return Conflict("order", clashing(clash, groups))
+    return clashing(clash, groups)
 
 
-def clashing(clash: tuple[tuple[int, int], tuple[int, int]], groups: list[list[Op]]) -> list[Op]:
+def clashing(clash: tuple[tuple[int, int], tuple[int, int]], groups: list[list[Op]]) -> Conflict:
     """At most six operations of two clusters that each must stand before the other.
 
     x of the one returned before y of the other was called, and z of the other before w of the one.
-    There may be many such; writes are preferred to reads, then what returned first. Nothing
-    stands for the write of the initial value.
+    There may be many such; writes are preferred to reads, then what returned first. With a read
+    comes the write of its value, if there is one.
     """
-    chosen = [op for group in groups for op in group[:1] if op.f != "read"]
+    late = [_pick([op for op in groups[n] if op.invoke_ns > clash[1 - n][0]]) for n in (0, 1)]
+    chosen: list[list[Op]] = []
     for number in (0, 1):
-        end = clash[number][0]
-        late = _pick([op for op in groups[1 - number] if op.invoke_ns > end])
-        chosen.append(late)
-        if soon := [op for op in groups[number] if ended(op) < late.invoke_ns]:
-            chosen.append(_pick(soon))
-    unique = {id(op): op for op in chosen}
-    return sorted(unique.values(), key=lambda op: (op.invoke_ns, op.index))
+        mine = late[number]
+        writers = [op for op in groups[number] if op is mine or left(op) == found(mine)]
+        soon = [op for op in groups[number] if ended(op) < late[1 - number].invoke_ns]
+        best = [op for op in writers if op in soon] or soon
+        chosen.append([mine, *writers[:2], *([_pick(best)] if best else [])])
+    unique = {id(op): op for op in (*chosen[0], *chosen[1])}
+    ops = sorted(unique.values(), key=lambda op: (op.invoke_ns, op.index))
+    return Conflict("order", ops, chosen[0])
 
 
 def _pick(ops: list[Op]) -> Op:

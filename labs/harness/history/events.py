@@ -36,6 +36,7 @@ class Pairing:
     def __init__(self, source: str) -> None:
         self.source = source
         self._ops: list[Op] = []
+        self._lines: list[int] = []
         self._nemesis: list[NemesisEvent] = []
         self._open: dict[int, tuple[Op, int]] = {}
         self._retired: dict[int, int] = {}
@@ -58,7 +59,7 @@ class Pairing:
     def history(self) -> History:
         """Everything read; calls without completion are pending (`info`)."""
         # Events come in time order, hence so do the calls: nothing to sort.
-        return History(self._ops, self._nemesis, self.source)
+        return History(self._ops, self._nemesis, self.source, self._lines)
 
     def _invoke(self, event: Event) -> None:
         process = event.process
@@ -83,6 +84,7 @@ class Pairing:
         )
         self._name(op, extra, event.line)
         self._ops.append(op)
+        self._lines.append(event.line)
         self._open[process] = (op, event.line)
 
     def _name(self, op: Op, extra: dict[str, Any], line: int) -> None:

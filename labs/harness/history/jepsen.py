@@ -69,7 +69,7 @@ def _maps(pairing: Pairing, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]
 def _json_maps(pairing: Pairing, data: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         events = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise pairing.error(data.count(b"\n") + 1, f"not JSON: {error}") from None
     # Positions are lost inside the array; these files have an event per line.
     for number, event in enumerate(events, 1):

@@ -38,13 +38,16 @@ def parse(data: bytes, source: str = "<bytes>") -> History:
     decoder = msgspec.json.Decoder()
     last_index, last_time = -1, 0
     lines = data.split(b"\n")
-    if lines[-1]:
-        raise pairing.error(len(lines), "truncated: the last line has no line end")
-    for number, line in enumerate(lines[:-1], 1):
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, 1):
         try:
             fields = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise pairing.error(number, f"not a JSON object: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # Only the last line can lack its end; an object without one may still be whole.
+            cut = number == len(lines) and not data.endswith(b"\n")
+            why = "truncated, " if cut else ""
+            raise pairing.error(number, f"{why}not a JSON object: {error}") from None
         if not isinstance(fields, dict):
             raise pairing.error(number, "not a JSON object")
         index, time_ns = _position(pairing, number, fields)

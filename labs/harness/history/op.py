@@ -79,11 +79,13 @@ class History:
         ops: ordered by `invoke_ns` (ties: by `index`).
         nemesis: ordered by `time_ns`.
         source: where it came from, for messages.
+        lines: the line of each operation's call in that file; empty if it came from no file.
     """
 
     ops: list[Op]
     nemesis: list[NemesisEvent] = field(default_factory=list)
     source: str = "<memory>"
+    lines: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ops)

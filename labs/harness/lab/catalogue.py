@@ -39,3 +39,9 @@ def find(name: str) -> Lab:
     require(name)
     lab: Lab = import_module(f"labs.{name.replace('-', '_')}").LAB
     return lab
+
+
+def member_kinds(name: str, nodes: int = 5) -> set[str]:
+    """What a lab needs beside the project's own services: "redis", "kafka"."""
+    clusters = [variant.cluster(nodes) for variant in find(name).variants]
+    return {member.kind for cluster in clusters for member in cluster.members}

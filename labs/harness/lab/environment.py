@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from labs.harness.testbed import compose_engine, compose_images, kafka_install
+from labs.harness.testbed.errors import TestbedError
+from labs.harness.testbed.local_members import find_redis
 
 PACKAGES = ("aiohttp", "msgspec")
 
@@ -41,36 +44,38 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _engine() -> str | None:
-    """The version of the Docker engine that answers, or None."""
-    if shutil.which("docker") is None:
-        return None
+def _containers() -> list[tuple[str, bool, str, str, str]]:
+    """What ON=compose needs: an engine, and base images to start from."""
     try:
-        answer = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
+        found, remedy = str(compose_engine.find()), ""
+    except compose_engine.NoEngine as error:
+        found, remedy = "", f"{error.remedy}\nor stay with ON=local\n({error})"
+    engine = ("Docker engine", bool(found), found, remedy, "ON=compose")
+    if not found:
+        return [engine]
+    images = {kind: compose_images.present(kind) for kind in compose_images.OFFICIAL}
+    absent = ", ".join(compose_images.OFFICIAL[kind] for kind, name in images.items() if not name)
+    remedy = f"{absent}: pulled at need; where no registry is reached, {compose_images.REMEDY}"
+    here = ", ".join(filter(None, images.values()))
+    return [engine, ("base images", not absent, here, remedy, "ON=compose")]
 
 
 def doctor(console: Console) -> int:
     """Print the table; 0 when the labs can run here, 2 when something they need is missing."""
     python_ok = sys.version_info >= (3, 11)
-    engine = _engine()
     etcd = shutil.which("etcd")
+    redis = _redis()
+    no_kafka = kafka_install.missing()
     rows = [
         ("Python 3.11 or newer", python_ok, platform.python_version(),
          "make PYTHON=python3.13 setup", "everything"),
         ("packages of requirements.lock", True, "installed", "make setup", "everything"),
         ("a loopback port", _can_listen(), "127.0.0.1", "allow this user to listen on 127.0.0.1",
          "ON=local"),
-        ("Docker engine", engine is not None, engine or "",
-         "install Docker, or stay with ON=local", "ON=compose"),
+        ("Redis", bool(redis), redis, "make setup, or install redis-server", "Redis labs"),
+        ("Apache Kafka", not no_kafka, kafka_install.VERSION, "make kafka (needs Java 17, Maven)",
+         "Kafka labs"),
+        *_containers(),
         ("etcd", etcd is not None, etcd or "", "apt-get install etcd-server (to compare with)",
          "make bench"),
     ]  # fmt: skip
@@ -85,6 +90,14 @@ def doctor(console: Console) -> int:
     console.print("\nLabs run here: [bold]make lab-partition[/]" if runs_locally
                   else "\nLabs can't run here yet: see the last column.")  # fmt: skip
     return 0 if runs_locally else 2
+
+
+def _redis() -> str:
+    """What would run as Redis here; empty when nothing can."""
+    try:
+        return find_redis()[1]
+    except TestbedError:
+        return ""
 
 
 def _can_listen() -> bool:

@@ -26,9 +26,10 @@ from labs.harness.testbed.launcher import Launched
 from labs.harness.testbed.local import LocalTestbed
 
 if TYPE_CHECKING:
+    from labs.harness.testbed.compose import ComposeTestbed
     from labs.harness.testbed.simulation.cluster import SimulatedTestbed
 
-    Testbed = LocalTestbed | SimulatedTestbed
+    Testbed = LocalTestbed | ComposeTestbed | SimulatedTestbed
 
 # What makes an experiment worthless without saying anything about the system.
 TROUBLE = (InvalidRun, TestbedError, TimedOut, LinksError, NemesisError, ShapeError)
@@ -54,14 +55,6 @@ def _loop_factory(options: Options) -> Callable[[], asyncio.AbstractEventLoop] |
     return partial(new_loop, options.seed)
 
 
-def _testbed(options: Options, directory: Path, launched: Launched | None) -> Testbed:
-    if options.substrate == "simulation":
-        from labs.harness.testbed.simulation.cluster import SimulatedTestbed
-
-        return SimulatedTestbed(directory)
-    return LocalTestbed(directory, launched=launched)
-
-
 async def _run(
     lab: Lab, options: Options, story: Story, directory: Path, launched: Launched | None
 ) -> tuple[Verdict, Results]:
@@ -83,13 +76,14 @@ async def _run(
         lab=lab.name,
         questions=list(lab.questions),
         substrate=options.substrate,
+        plane=options.plane,
         seed=options.seed,
         verdict=word,
         reason=reason,
         elapsed_s=round(time.monotonic() - began, 3),
         variants=[as_plain(result) for result in results.values()],
         faults=faults,
-        environment=describe(),
+        environment=describe() | ({"engine": str(options.engine)} if options.engine else {}),
         virtual_s=(
             round(loop.time() - loop_began, 3) if options.substrate == "simulation" else None
         ),
@@ -98,6 +92,19 @@ async def _run(
     verdict.save(directory)
     _conclude(lab, options, results, verdict, story, directory)
     return verdict, results
+
+
+def _testbed(options: Options, directory: Path, launched: Launched | None) -> Testbed:
+    if options.substrate == "local":
+        return LocalTestbed(directory, launched=launched)
+    if options.substrate == "simulation":
+        from labs.harness.testbed.simulation.cluster import SimulatedTestbed
+
+        return SimulatedTestbed(directory)
+    from labs.harness.testbed.compose import ComposeTestbed  # most runs do without
+
+    assert options.engine is not None, "checked with the options"
+    return ComposeTestbed(directory, options.engine, plane=options.plane)
 
 
 async def _run_variant(
@@ -160,6 +167,9 @@ async def _stage(
         story.now = lambda: recorder.now_ns() / 1e9
         spec = variant.cluster(options.nodes)
         cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
+        result.members = cluster.member_flavours()
+        for member, flavour in result.members.items():
+            story.note(f"{member}: {flavour}")
         nemesis = Nemesis(
             cluster,
             recorder,
@@ -212,7 +222,8 @@ def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:
 def _introduce(lab: Lab, options: Options, story: Story) -> None:
     story.title(lab.name, list(lab.questions), lab.question)
     story.note(
-        f"on {options.substrate} ({options.why}) · {options.nodes} nodes · SEED={options.seed}"
+        f"on {options.substrate} ({options.why}) · faults by {options.plane} · "
+        f"{options.nodes} nodes · SEED={options.seed}"
     )
     if not options.predict:
         story.predictions([prediction.question for prediction in lab.predictions])
@@ -233,7 +244,10 @@ def _conclude(
         story.answer(lab.answer(results))
         story.follow_ups(lab.follow_ups, lab.misses)
     else:
-        story.note(f"run it again: make lab-{lab.name} SEED={options.seed} ON={options.substrate}")
+        story.note(
+            f"run it again: make lab-{lab.name} SEED={options.seed} "
+            f"ON={options.substrate} FAULTS={options.plane}"
+        )
     try:
         shown = directory.relative_to(Path.cwd())
     except ValueError:

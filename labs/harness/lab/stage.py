@@ -87,6 +87,7 @@ class Stage:
             decided = None if holds.valid == "unknown" else holds.valid
             if holds.counterexample is not None:
                 story = holds.counterexample.sentences
+                evidence = f"{evidence}: {holds.counterexample.anomaly}"
         else:
             decided = holds
         claim = Claim(text, decided, evidence, control_breaks, story)

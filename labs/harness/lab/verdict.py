@@ -53,6 +53,7 @@ class VariantResult(msgspec.Struct):
     """What one variant showed. `trouble` says why the experiment itself can't be trusted.
 
     `crash`: a node contradicted itself and stopped, which no variant may do, nor a control.
+    `members`: what really ran as Redis and Kafka, by the member's name.
     """
 
     name: str
@@ -62,6 +63,7 @@ class VariantResult(msgspec.Struct):
     crash: str | None = None
     elapsed_s: float = 0.0
     figures: dict[str, Any] = {}
+    members: dict[str, str] = {}
 
     @property
     def outcome(self) -> Outcome:
@@ -81,11 +83,12 @@ class VariantResult(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct):
-    """The whole run, as `verdict.json` holds it."""
+    """The whole run, as `verdict.json` holds it. `plane`: where faults of links struck."""
 
     lab: str
     questions: list[int]
     substrate: str
+    plane: str
     seed: int
     verdict: Word
     reason: str

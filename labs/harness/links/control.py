@@ -5,21 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from labs.harness.links.fault import Link, LinkFault, LinkStats
+from labs.harness.links.proxy import CONNECT_WITHIN_S
 from labs.harness.links.server import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Link", "LinkFault", "LinkStats", "Links", "LinksError"]
+__all__ = ["Link", "LinkControl", "LinkFault", "LinkStats", "Links", "LinksError"]
 
 
 class LinksError(Exception):
     """The proxies refused a command, or did not answer within its deadline (then: indefinite)."""
+
+
+class LinkControl(Protocol):
+    """What sets the faults of links, be it at proxies (`Links`) or in a packet filter."""
+
+    async def set(self, faults: Mapping[Link, LinkFault | None]) -> None:
+        """Give each link its fault (None: heal); others stay as they are. Raises LinksError."""
+
+    async def stats(self) -> dict[Link, LinkStats]:
+        """The counters of all links. Raises LinksError."""
+        ...
+
+    async def close(self) -> None:
+        """End the control; links stay as they are. Never raises LinksError."""
 
 
 class Links:
@@ -62,16 +77,20 @@ class Links:
         host: str = "127.0.0.1",
         ports: Mapping[Link, int] | None = None,
         seed: int = 0,
+        connect_within_s: float = CONNECT_WITHIN_S,
     ) -> dict[Link, str]:
         """Open links to `targets` ("host:port"); returns where each one listens.
 
-        All or none. `ports` fixes some of the ports; `seed` seeds the jitter.
+        All or none. `ports` fixes some of the ports; `seed` seeds the jitter; a target that takes
+        longer than `connect_within_s` is given up, and the caller reset.
         """
         links = [
             {"src": link.src, "dst": link.dst, "target": target, "port": (ports or {}).get(link, 0)}
             for link, target in targets.items()
         ]
-        answer = await self._ask("open", links=links, host=host, seed=seed)
+        answer = await self._ask(
+            "open", links=links, host=host, seed=seed, connect_within_s=connect_within_s
+        )
         return {Link(src, dst): listen for src, dst, listen in answer["listen"]}
 
     async def set(self, faults: Mapping[Link, LinkFault | None]) -> None:

@@ -139,7 +139,7 @@ class Connection:
             self._refused()
             return
         self.server.setblocking(False)
-        self._deadline(CONNECT_WITHIN_S, self._refused)
+        self._deadline(self._proxy.connect_within_s, self._refused)
         code = self.server.connect_ex(address)
         if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._loop.add_writer(self.server, self._connected)
@@ -210,9 +210,17 @@ class LinkProxy:
     `target` and `listen` are socket addresses. `open()` raises OSError when it cannot listen.
     """
 
-    def __init__(self, link: Link, target: Address, listen: Address, random: Random) -> None:
+    def __init__(
+        self,
+        link: Link,
+        target: Address,
+        listen: Address,
+        random: Random,
+        connect_within_s: float = CONNECT_WITHIN_S,
+    ) -> None:
         self.link = link
         self.target = target
+        self.connect_within_s = connect_within_s
         self.loop = asyncio.get_running_loop()
         self.request = Shape("request", random)
         self.response = Shape("response", random)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from labs.harness.links.fault import Link, LinkFault
-from labs.harness.links.proxy import LinkProxy
+from labs.harness.links.proxy import CONNECT_WITHIN_S, LinkProxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +60,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     command: str
     host: str = "127.0.0.1"
     seed: int = 0
+    connect_within_s: float = CONNECT_WITHIN_S
     links: list[dict[str, Any]] = []
 
 
@@ -115,7 +116,7 @@ class LinkServer:
         try:
             for link, (target, listen) in addresses.items():
                 chance = random.Random(f"{request.seed} {link}")
-                opened[link] = LinkProxy(link, target, listen, chance)
+                opened[link] = LinkProxy(link, target, listen, chance, request.connect_within_s)
                 ports[link] = opened[link].open()
         except OSError:
             for proxy in opened.values():
@@ -218,9 +219,16 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(10_240, wanted), hard))
 
 
-async def serve(host: str, port: int, port_file: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; writes "host:port" of the control to `port_file`."""
+async def serve(
+    host: str, port: int, port_file: Path | None = None, opened: list[dict[str, Any]] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; writes "host:port" of the control to `port_file`.
+
+    `opened`: links that are open from the start, on the control's host.
+    """
     links = LinkServer()
+    if opened:
+        await links.answer(Request(id=0, command="open", host=host, links=opened))
     control = await asyncio.start_server(links.serve_control, host, port, limit=MAX_LINE_BYTES)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -238,8 +246,18 @@ async def serve(host: str, port: int, port_file: Path | None = None) -> None:
         links.close()
 
 
+def _read_links(path: str) -> list[dict[str, Any]]:
+    """The links of a file. Raises OSError, ValueError."""
+    if not path:
+        return []
+    return msgspec.json.decode(Path(path).read_bytes(), type=list[dict[str, Any]])
+
+
 def main(environ: Mapping[str, str]) -> int:
     """Run the proxies: `LINKS_CONTROL`=host:port, `LINKS_PORT_FILE`=path (optional).
+
+    `LINKS_OPEN`=path (optional) is a JSON list of links that are open from the start, each as
+    `{"src", "dst", "target", "port"}`.
 
     Returns the exit code: 0, 2 for a bad configuration, 1 when it cannot listen.
     """
@@ -254,8 +272,9 @@ def main(environ: Mapping[str, str]) -> int:
         return 2
     raise_descriptor_limit()
     try:
-        asyncio.run(serve(host, port, port_file))
-    except OSError as error:
+        opened = _read_links(environ.get("LINKS_OPEN", ""))
+        asyncio.run(serve(host, port, port_file, opened))
+    except (OSError, ValueError) as error:
         print(f"links: {error}", file=sys.stderr)  # noqa: T201 - as above
         return 1
     return 0

@@ -45,7 +45,7 @@ class Effect(Protocol):
 
 
 class ProcessEffect:
-    """`kill` (inverse: start), `pause` (inverse: resume) or `wipe` of some nodes.
+    """`kill` (inverse: start), `pause` (inverse: resume) or `wipe` of some nodes or members.
 
     `wipe` kills first what still runs, and starts again only that; its data stay lost.
     """
@@ -79,15 +79,15 @@ class ProcessEffect:
         states = {node: self._plane.cluster.state(node) for node in self._nodes}
         if others := [f"{node} {state}" for node, state in states.items() if state != wanted]:
             return Feeling(False, f"not {wanted}: {some(others)}")
-        suspects = {self._plane.cluster.direct_address(node): node for node in self._nodes}
-        intact = self._plane.direct(self._plane.cluster.nodes)
+        suspects = {self._plane.direct_way(node): node for node in self._nodes}
+        intact = self._plane.direct(self._plane.running())
         if self.name == "pause":
             found = await probe.silence_round(list(suspects), intact, within_s)
             saw: probe.Saw = "silent"
         else:
             found = await probe.ended_round(list(suspects), within_s)
             saw = "refused"
-        if trouble := not_as(found.suspects, suspects, saw):
+        if trouble := not_as(found.suspects, suspects, *self._plane.seen_as(saw)):
             return Feeling(False, f"{wanted}, but not {saw}: {trouble}")
         if self.name == "wipe":
             wanted += ", its data gone"
@@ -179,14 +179,16 @@ async def _all(act: Callable[[Node], Awaitable[None]], nodes: Sequence[Node]) ->
 
 
 def not_as(
-    found: Mapping[str, Sequence[probe.Seen]], names: Mapping[str, object], wanted: probe.Saw
+    found: Mapping[probe.Way, Sequence[probe.Seen]],
+    names: Mapping[probe.Way, object],
+    *wanted: probe.Saw,
 ) -> str:
     """Which of `found` did not see what was wanted; empty if all did."""
     return some(
         f"{names[where]} {one.saw}"
         for where, seen in found.items()
         for one in seen
-        if one.saw != wanted
+        if one.saw not in wanted
     )
 
 

@@ -59,7 +59,7 @@ class LinkEffect:
 
     async def feel(self, within_s: float) -> Feeling:
         suspects = {
-            self._plane.cluster.address(*link): link
+            self._plane.way(link): link
             for link in self._links
             if self._plane.rules(self._owner, link)
         }
@@ -73,7 +73,7 @@ class LinkEffect:
 
     async def recover(self, within_s: float) -> Feeling:
         intact = self._plane.intact_links()
-        mine = {address: link for address, link in intact.items() if link in self._links}
+        mine = {way: link for way, link in intact.items() if link in self._links}
         seen = await probe.answers(mine, within_s)
         mute = [f"{mine[where]} {one.saw}" for where, one in seen.items() if one.saw != "answered"]
         if mute:
@@ -81,12 +81,12 @@ class LinkEffect:
         answer = "answers" if len(seen) == 1 else "answer"
         return Feeling(True, f"{_links(seen)} {answer} again")
 
-    async def _feel_silence(self, suspects: dict[str, Link], within_s: float) -> Feeling:
+    async def _feel_silence(self, suspects: dict[probe.Way, Link], within_s: float) -> Feeling:
         destinations = dict.fromkeys(link.dst for link in suspects.values())
         links = self._plane.intact_links()
         # In a large cluster every k-th will do; the ways round the links to what is cut, all.
         every = 1 + len(links) // MAX_INTACT
-        intact: dict[str, object] = {
+        intact: dict[probe.Way, object] = {
             **dict(list(links.items())[::every]),
             **self._plane.direct(destinations),
         }
@@ -94,11 +94,11 @@ class LinkEffect:
         waves = 2 if len(suspects) <= MAX_INTACT else 1
         found = await probe.silence_round(list(suspects), intact, within_s, waves=waves)
         total = 0
-        for address, seen in found.suspects.items():
+        for way, seen in found.suspects.items():
             total += len(seen)
-            link = suspects[address]
+            link = suspects[way]
             sent = self._probe_bytes.get(link, 0)
-            self._probe_bytes[link] = sent + probe.PROBE_BYTES * len(seen)
+            self._probe_bytes[link] = sent + way.probe_bytes * len(seen)
         if trouble := not_as(found.suspects, suspects, "silent"):
             return Feeling(False, f"not cut: {trouble}")
         if trouble := not_as({a: [s] for a, s in found.intact.items()}, intact, "answered"):
@@ -115,10 +115,10 @@ class LinkEffect:
             f"all {len(found.intact)} other ways answered within {latency_ms:.0f} ms",
         )
 
-    async def _feel_ends(self, suspects: dict[str, Link], within_s: float) -> Feeling:
+    async def _feel_ends(self, suspects: dict[probe.Way, Link], within_s: float) -> Feeling:
         wanted: probe.Saw = "refused" if self._fault.kind == "refuse" else "reset"
         found = await probe.ended_round(list(suspects), within_s)
-        if trouble := not_as(found.suspects, suspects, wanted):
+        if trouble := not_as(found.suspects, suspects, *self._plane.seen_as(wanted)):
             return Feeling(False, f"not {wanted}: {trouble}")
         intact = self._plane.intact_links()
         others = await probe.answers(intact, within_s)
@@ -130,7 +130,7 @@ class LinkEffect:
             f"{self._span(found)}; all {len(others)} other ways answered",
         )
 
-    async def _feel_slowness(self, suspects: dict[str, Link], within_s: float) -> Feeling:
+    async def _feel_slowness(self, suspects: dict[probe.Way, Link], within_s: float) -> Feeling:
         """Slower by what was asked for than the way round the links, in the same conditions."""
         running = set(self._plane.running())
         asked = {where: link for where, link in suspects.items() if link.dst in running}
@@ -145,12 +145,12 @@ class LinkEffect:
             return Feeling(False, f"not slowed: {some(slow)}")
         return Feeling(True, f"{self.target}: {some([one.how for one in feelings])}")
 
-    async def _feel_slow_link(self, address: str, link: Link, deadline: float) -> Feeling:
+    async def _feel_slow_link(self, way: probe.Way, link: Link, deadline: float) -> Feeling:
         loop = asyncio.get_running_loop()
-        direct = self._plane.cluster.direct_address(link.dst)
+        direct = self._plane.direct_way(link.dst)
         best_ms = direct_ms = least_ms = float("inf")
         while True:
-            for where in (direct, address):
+            for where in (direct, way):
                 one = self._slow_probe(where)
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -175,12 +175,12 @@ class LinkEffect:
             if loop.time() >= deadline:
                 return Feeling(False, f"{words}: the machine itself is as slow as that")
 
-    def _slow_probe(self, address: str) -> probe.Probe:
+    def _slow_probe(self, way: probe.Way) -> probe.Probe:
         if self._fault.kind == "delay":
-            return probe.Probe(address)
+            return probe.Probe(way)
         wanted = self._fault.rate_kbit * 1000 / 8 * RATE_PROBE_S
         requests = min(RATE_PROBE_REQUESTS, 1 + int(wanted / probe.PADDING_BYTES))
-        return probe.Probe(address, requests=requests, padding=probe.PADDING_BYTES)
+        return probe.Probe(way, requests=requests, padding=probe.PADDING_BYTES)
 
     def _least_ms(self, sent: int, received: int) -> float:
         fault = self._fault
@@ -224,7 +224,7 @@ class LinkEffect:
             link
             for link in mute
             if stats[link].request.held + stats[link].request.abandoned
-            < self._before[link].request.abandoned + probe.PROBE_BYTES
+            < self._before[link].request.abandoned + self._plane.way(link).probe_bytes
         )
 
     def _span(self, found: probe.Round) -> str:

@@ -26,7 +26,7 @@ from labs.harness.nemesis.scope import FaultRecord, NemesisError, Scope, healed
 from labs.harness.nemesis.targets import pick
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
     from random import Random
 
@@ -153,7 +153,11 @@ class Nemesis:
             return Feeling(True, f"{how}; another fault is still on")
         running = self.plane.running()
         await self.cluster.ready(within_s, running)
-        return Feeling(True, f"{how}; {len(running)} nodes ready")
+        return Feeling(True, f"{how}; {self._count(running)} ready")
+
+    def _count(self, running: list[str]) -> str:
+        nodes = f"{sum(each in self.cluster.nodes for each in running)} nodes"
+        return ", ".join([nodes, *(each for each in running if each in self.cluster.members)])
 
     # ------------------------------------------------------------------ faults on links
 
@@ -166,6 +170,8 @@ class Nemesis:
     ) -> Planned:
         """Cut groups of nodes apart: a shape's name, a grudge, or groups of nodes.
 
+        Groups and grudges may name members too: `[["n1", "redis"], ["n2", "n3"]]` leaves Redis to
+        n1. Named shapes are of the nodes alone; a member that no side names is reached by all.
         `clients` puts client groups beside nodes (a name, several, or a node spec such as
         "primaries"): what those nodes cannot reach, they cannot. Others still reach everyone.
         """
@@ -178,7 +184,7 @@ class Nemesis:
             grudge = shapes.place_clients(grudge, places)
             known = set(self.cluster.links)
             cut = [link for link in shapes.cut_links(grudge) if link in known]
-            target = shapes.describe(grudge, self.cluster.nodes, list(places))
+            target = shapes.describe(grudge, self._cut_servers(grudge), list(places), known)
             words = shape if isinstance(shape, str) else "custom"
             extra: dict[str, Any] = {"shape": words, "symmetry": symmetry}
             extra["grudge"] = {node: sorted(refused) for node, refused in grudge.items()}
@@ -225,18 +231,19 @@ class Nemesis:
         return self._planned_links("reset", link, LinkFault("reset"))
 
     # ------------------------------------------------------------------ faults of nodes
+    # `kill`, `pause` and `wipe` take members' names too; their clocks are not ours to set.
 
     def kill(self, target: Target = "one") -> Planned:
         """SIGKILL; leaving the scope starts them again."""
-        return self._planned_nodes(target, lambda nodes: ProcessEffect(self.plane, "kill", nodes))
+        return self._planned_processes("kill", target)
 
     def pause(self, target: Target = "one") -> Planned:
         """SIGSTOP; leaving the scope resumes them."""
-        return self._planned_nodes(target, lambda nodes: ProcessEffect(self.plane, "pause", nodes))
+        return self._planned_processes("pause", target)
 
     def wipe(self, target: Target = "one") -> Planned:
         """Kill what still runs, remove the data (no inverse); leaving starts what this killed."""
-        return self._planned_nodes(target, lambda nodes: ProcessEffect(self.plane, "wipe", nodes))
+        return self._planned_processes("wipe", target)
 
     def bump(self, target: Target = "one", *, delta_ms: float) -> Planned:
         """Step the service's clock by `delta_ms`; leaving the scope sets it back."""
@@ -260,6 +267,13 @@ class Nemesis:
     def _planned_nodes(self, spec: Target, effect: Callable[[list[Node]], Effect]) -> Planned:
         async def prepare() -> Scope:
             return self._plan(effect(await self._pick(spec)))
+
+        return Planned(prepare)
+
+    def _planned_processes(self, name: str, spec: Target) -> Planned:
+        async def prepare() -> Scope:
+            servers = await self._pick(spec, self.cluster.members)
+            return self._plan(ProcessEffect(self.plane, name, servers))
 
         return Planned(prepare)
 
@@ -306,12 +320,17 @@ class Nemesis:
             return shapes.SHAPES[shape](nodes, self._random, symmetry=symmetry)
         if isinstance(shape, list):
             shape = shapes.complete_grudge(shape, symmetry=symmetry)
-        return shapes.check_grudge(shape, nodes)
+        return shapes.check_grudge(shape, [*nodes, *self.cluster.members])
 
-    async def _pick(self, spec: Target) -> list[Node]:
+    def _cut_servers(self, grudge: Grudge) -> list[Node]:
+        """The nodes, and the members that the grudge speaks of."""
+        spoken_of = {*grudge, *(src for refused in grudge.values() for src in refused)}
+        return [*self.cluster.nodes, *(m for m in self.cluster.members if m in spoken_of)]
+
+    async def _pick(self, spec: Target, members: Sequence[str] = ()) -> list[Node]:
         nodes = list(self.cluster.nodes)
         leading = await self._leading() if spec in ("primaries", "followers") else ()
-        return pick(spec, nodes, self._random, leading=leading)
+        return pick(spec, nodes, self._random, leading=leading, members=members)
 
     async def _leading(self) -> list[Node]:
         return await self.cluster.primaries()

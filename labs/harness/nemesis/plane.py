@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from labs.harness.links.control import Link, LinkFault, LinkStats
+from labs.harness.nemesis.probe import Saw, Way
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
+
+    from labs.harness.testbed.description import MemberKind
 
 
 class LinkControl(Protocol):
@@ -29,10 +32,15 @@ class ClusterUnderTest(Protocol):
     @property
     def clients(self) -> Sequence[str]: ...
     @property
+    def members(self) -> Sequence[str]: ...
+    @property
     def links(self) -> Sequence[Link]: ...
     @property
     def link_control(self) -> LinkControl: ...
+    @property
+    def relayed(self) -> bool: ...
 
+    def member_kind(self, member: str) -> MemberKind: ...
     def address(self, client: str, node: str) -> str: ...
     def direct_address(self, node: str) -> str: ...
     def state(self, node: str) -> str: ...
@@ -84,20 +92,44 @@ class LinkPlane:
         """Whether `link` has any fault."""
         return bool(self._stacks.get(link))
 
-    def running(self) -> list[str]:
-        """The nodes that can answer."""
-        return [node for node in self.cluster.nodes if self.cluster.state(node) == "running"]
+    def seen_as(self, saw: Saw) -> tuple[Saw, ...]:
+        """What a caller here may see where a caller on the link sees `saw`.
 
-    def intact_links(self) -> dict[str, Link]:
-        """Where intact links listen; only those to nodes that can answer."""
+        A relay of the substrate accepts for everybody: then a connection that is refused or reset
+        behind it has only ended.
+        """
+        if self.cluster.relayed and saw in ("refused", "reset"):
+            return ("refused", "reset", "closed")
+        return (saw,)
+
+    def running(self) -> list[str]:
+        """The nodes and members that can answer."""
+        servers = [*self.cluster.nodes, *self.cluster.members]
+        return [server for server in servers if self.cluster.state(server) == "running"]
+
+    def way(self, link: Link) -> Way:
+        """How to ask over `link`."""
+        return self._way(self.cluster.address(*link), link.dst)
+
+    def direct_way(self, server: str) -> Way:
+        """How to ask a node or member round all links."""
+        return self._way(self.cluster.direct_address(server), server)
+
+    def intact_links(self) -> dict[Way, Link]:
+        """The ways over intact links; only those to nodes and members that can answer."""
         running = set(self.running())
         return {
-            self.cluster.address(*link): link
+            self.way(link): link
             for link in self.cluster.links
             if not self.faulty(link) and link.dst in running
         }
 
-    def direct(self, nodes: Iterable[str]) -> dict[str, str]:
-        """Ways to `nodes` (those that can answer) round all links."""
+    def direct(self, servers: Iterable[str]) -> dict[Way, str]:
+        """Ways to `servers` (those that can answer) round all links."""
         running = set(self.running())
-        return {self.cluster.direct_address(node): node for node in nodes if node in running}
+        return {self.direct_way(server): server for server in servers if server in running}
+
+    def _way(self, address: str, server: str) -> Way:
+        if server in self.cluster.members:
+            return Way(address, self.cluster.member_kind(server))
+        return Way(address)

@@ -1,8 +1,9 @@
-"""Ask through a link, over real HTTP, and see what a caller there sees.
+"""Ask through a link, as a client does, and see what a caller there sees.
 
-A probe is one `GET /health/live` on a connection of its own. What it saw is named by observation:
-`answered`, `refused`, `reset`, `closed` (ended without an answer), `silent` (nothing yet), or
-`failed` (this machine could not even ask).
+A probe is one question on a connection of its own: `GET /health/live` over HTTP to a node, and to
+Redis and Kafka what `testbed.readiness` asks in their own protocols. What it saw is named by
+observation: `answered`, `refused`, `reset`, `closed` (ended without an answer), `silent` (nothing
+yet), or `failed` (this machine could not even ask).
 
 Silence needs care: on a busy machine an intact link may take a second to answer. So nobody here
 waits for a fixed time and calls the rest cut. A link counts as silent only if its probes are still
@@ -16,20 +17,42 @@ import asyncio
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from labs.harness.links.server import split_address
+from labs.harness.testbed.readiness import question
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+Speaks = Literal["http", "redis", "kafka"]
 Saw = Literal["silent", "answered", "refused", "reset", "closed", "failed"]
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: probe\r\nAccept: */*\r\nUser-Agent: nemesis\r\n"
 CLOSE = b"Connection: close\r\n\r\n"
-PROBE_BYTES = len(REQUEST + CLOSE)
+HTTP_MARK = b"HTTP/1.1 "  # begins each answer
 PADDING_BYTES = 4096  # of one request's header; servers allow 8190 in one field
 MAX_PROBES = 400  # at a time
 LEAST_SILENCE_S = 0.03
 SILENCE_FACTOR = 3.0
 RETRY_S = 0.01
+
+
+class Way(NamedTuple):
+    """A way to a server: the "host:port" to dial (a link's, or its own), and what it speaks."""
+
+    address: str
+    speaks: Speaks = "http"
+
+    def request(self, count: int = 1, padding: int = 0) -> tuple[bytes, bytes]:
+        """`count` requests, each with `padding` bytes more, and what shows once in each answer."""
+        if self.speaks == "http":
+            pad = b"X-Padding: " + b"." * padding + b"\r\n" if padding else b""
+            return (REQUEST + pad + b"\r\n") * (count - 1) + REQUEST + pad + CLOSE, HTTP_MARK
+        one = question(self.speaks, padding)
+        return one.asked * count, one.mark
+
+    @property
+    def probe_bytes(self) -> int:
+        """What one probe sends."""
+        return len(self.request()[0])
 
 
 class Seen(NamedTuple):
@@ -48,12 +71,12 @@ class Seen(NamedTuple):
 class Probe(asyncio.Protocol):
     """One probe under way. `close()` it, whatever it saw."""
 
-    def __init__(self, address: str, *, requests: int = 1, padding: int = 0) -> None:
-        self.address = address
+    def __init__(self, way: Way, *, requests: int = 1, padding: int = 0) -> None:
+        self.way = way
         self._loop = asyncio.get_running_loop()
         self._answers_wanted = requests
         self.sent = 0
-        self._bytes = self._compose(requests, padding)
+        self._bytes, self._mark = way.request(requests, padding)
         self._received = b""
         self._size = 0
         self._saw: Saw = "silent"
@@ -73,13 +96,8 @@ class Probe(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    @staticmethod
-    def _compose(requests: int, padding: int) -> bytes:
-        pad = b"X-Padding: " + b"." * padding + b"\r\n" if padding else b""
-        return (REQUEST + pad + b"\r\n") * (requests - 1) + REQUEST + pad + CLOSE
-
     async def _dial(self) -> None:
-        host, port = split_address(self.address)
+        host, port = split_address(self.way.address)
         try:
             await self._loop.create_connection(lambda: self, host, port)
         except ConnectionRefusedError:
@@ -95,10 +113,10 @@ class Probe(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._size += len(data)
-        # Only beginnings of answers are counted: any answer proves the way there and back.
-        joined = self._received[-8:] + data
-        self._answers_wanted -= joined.count(b"HTTP/1.1 ") - self._received[-8:].count(b"HTTP/1.1 ")
-        self._received = joined[-8:]
+        # Only the marks of answers are counted: any answer proves the way there and back.
+        joined = self._received + data
+        self._answers_wanted -= joined.count(self._mark)
+        self._received = joined[1 - len(self._mark) :]  # less than a mark: counted once
         if self._answers_wanted <= 0:
             self._end("answered")
 
@@ -118,7 +136,7 @@ def _ending(error: Exception) -> Saw:
     return "failed"
 
 
-async def answer(address: str, within_s: float) -> Seen:
+async def answer(way: Way, within_s: float) -> Seen:
     """Probe until an answer comes: the patience for an intact way on a busy machine.
 
     A refusal or a reset is tried again too (a node may be about to listen). Returns the last one
@@ -126,7 +144,7 @@ async def answer(address: str, within_s: float) -> Seen:
     """
     deadline = asyncio.get_running_loop().time() + within_s
     while True:
-        probe = Probe(address)
+        probe = Probe(way)
         try:
             async with asyncio.timeout_at(deadline):
                 await probe.ended.wait()
@@ -139,28 +157,27 @@ async def answer(address: str, within_s: float) -> Seen:
         await asyncio.sleep(RETRY_S)
 
 
-async def answers(addresses: Iterable[str], within_s: float) -> dict[str, Seen]:
-    """`answer` of each address, all at the same time."""
-    named = list(dict.fromkeys(addresses))[:MAX_PROBES]
-    seen = await asyncio.gather(*(answer(address, within_s) for address in named))
+async def answers(ways: Iterable[Way], within_s: float) -> dict[Way, Seen]:
+    """`answer` of each way, all at the same time."""
+    named = list(dict.fromkeys(ways))[:MAX_PROBES]
+    seen = await asyncio.gather(*(answer(way, within_s) for way in named))
     return dict(zip(named, seen, strict=True))
 
 
 class Round(NamedTuple):
     """What a round of probes found.
 
-    `suspects`: per suspect address what its probes saw. `intact`: what those on intact ways saw.
-    `sent`: how many probes' bytes went to each suspect.
+    `suspects`: per suspect way what its probes saw. `intact`: what those on intact ways saw.
     """
 
     began_at: float
     ended_at: float
-    suspects: dict[str, list[Seen]]
-    intact: dict[str, Seen]
+    suspects: dict[Way, list[Seen]]
+    intact: dict[Way, Seen]
 
 
 async def silence_round(
-    suspects: Sequence[str], intact: Mapping[str, object], within_s: float, *, waves: int = 2
+    suspects: Sequence[Way], intact: Mapping[Way, object], within_s: float, *, waves: int = 2
 ) -> Round:
     """Probe `suspects` and see whether they stay silent while `intact` ones, sent later, answer.
 
@@ -170,10 +187,10 @@ async def silence_round(
     loop = asyncio.get_running_loop()
     began_at = loop.time()
     probes: list[Probe] = []
-    answered: dict[str, Seen] = {}
+    answered: dict[Way, Seen] = {}
     try:
         for _ in range(waves):
-            probes += [Probe(address) for address in suspects]
+            probes += [Probe(way) for way in suspects]
             # One turn of the loop, so that the suspects' connections are under way first.
             await asyncio.sleep(0)
             answered |= await answers(intact, within_s)
@@ -184,20 +201,20 @@ async def silence_round(
             patience_s = max(LEAST_SILENCE_S, min(within_s, SILENCE_FACTOR * slowest_s))
             youngest = max((probe.sent_at for probe in probes), default=began_at)
             await _wait_for_anything(probes, youngest + patience_s - loop.time())
-        seen: dict[str, list[Seen]] = {address: [] for address in suspects}
+        seen: dict[Way, list[Seen]] = {way: [] for way in suspects}
         for probe in probes:
-            seen[probe.address].append(probe.seen())
+            seen[probe.way].append(probe.seen())
         return Round(began_at, loop.time(), seen, answered)
     finally:
         for probe in probes:
             probe.close()
 
 
-async def ended_round(suspects: Sequence[str], within_s: float) -> Round:
+async def ended_round(suspects: Sequence[Way], within_s: float) -> Round:
     """One probe of each suspect, until all have ended or `within_s` has passed."""
     loop = asyncio.get_running_loop()
     began_at = loop.time()
-    probes = [Probe(address) for address in suspects]
+    probes = [Probe(way) for way in suspects]
     try:
         async with asyncio.timeout(within_s):
             await asyncio.gather(*(probe.ended.wait() for probe in probes))
@@ -206,7 +223,7 @@ async def ended_round(suspects: Sequence[str], within_s: float) -> Round:
     finally:
         for probe in probes:
             probe.close()
-    seen = {probe.address: [probe.seen()] for probe in probes}
+    seen = {probe.way: [probe.seen()] for probe in probes}
     return Round(began_at, loop.time(), seen, {})
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FELT_WITHIN_S = 5.0
 HEAL_WITHIN_S = 10.0
-RECOVERED_WITHIN_S = 10.0
+# A killed Kafka broker is ready again after 4 s; on a busy machine, three times that.
+RECOVERED_WITHIN_S = 20.0
 
 
 class NemesisError(Exception):

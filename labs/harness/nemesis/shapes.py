@@ -190,13 +190,17 @@ def place_clients(grudge: Grudge, places: Mapping[str, Node | Collection[Node]])
 
 
 def describe(
-    grudge: Mapping[Node, Collection[Node]], nodes: Sequence[Node], clients: Sequence[str] = ()
+    grudge: Mapping[Node, Collection[Node]],
+    nodes: Sequence[Node],
+    clients: Sequence[str] = (),
+    links: Collection[Link] | None = None,
 ) -> str:
     """`n1 c1 | n2 n3 n4 n5` when the groups are cut off cleanly, else the cut links by source.
 
-    A client group stands with the nodes that it reaches.
+    A client group stands with the nodes that it reaches. `links`: those there are, where not every
+    node has one to every other (a member, such as Redis, opens none).
     """
-    cut = set(cut_links(grudge))
+    cut = {link for link in cut_links(grudge) if links is None or link in links}
     groups: list[list[str]] = []
     for member in [*nodes, *clients]:
         for group in groups:
@@ -212,7 +216,7 @@ def describe(
         if other is not mine
         for src in mine
         for dst in other
-        if dst in nodes
+        if dst in nodes and (links is None or Link(src, dst) in links)
     }
     if between == cut:
         return " | ".join(" ".join(group) for group in groups)

@@ -1,4 +1,4 @@
-"""Targets (Jepsen's node specs): words for which nodes a fault is to hit."""
+"""Targets (Jepsen's node specs): words for which nodes or members a fault is to hit."""
 
 from __future__ import annotations
 
@@ -17,26 +17,36 @@ WORDS = ("one", "minority", "majority", "minority_third", "primaries", "follower
 
 
 def pick(
-    target: Target, nodes: Sequence[Node], random: Random, *, leading: Collection[Node] = ()
+    target: Target,
+    nodes: Sequence[Node],
+    random: Random,
+    *,
+    leading: Collection[Node] = (),
+    members: Sequence[str] = (),
 ) -> list[Node]:
-    """The nodes that `target` names, in the order of `nodes`. Raises ShapeError if none.
+    """What `target` names, in the order of `nodes` and `members`. Raises ShapeError if nothing.
 
-    None: a random non-empty subset; a word of `WORDS`; a node's name, or several. `leading` are
-    the nodes that believe they lead (for `primaries` and `followers`).
+    None: a random non-empty subset of the nodes; a word of `WORDS`; a name, or several. `leading`
+    are the nodes that believe they lead (for `primaries` and `followers`). Members (Redis, Kafka)
+    are hit only when they are named: the words speak of replicas, and Redis is none of them.
     """
-    chosen = set(_choose(target, nodes, random, leading))
+    chosen = set(_choose(target, nodes, random, leading, members))
     if not chosen:
-        raise ShapeError(f"target {target!r} names nobody among {' '.join(nodes)}")
-    return [node for node in nodes if node in chosen]
+        raise ShapeError(f"target {target!r} names nobody among {' '.join([*nodes, *members])}")
+    return [each for each in (*nodes, *members) if each in chosen]
 
 
 def _choose(
-    target: Target, nodes: Sequence[Node], random: Random, leading: Collection[Node]
+    target: Target,
+    nodes: Sequence[Node],
+    random: Random,
+    leading: Collection[Node],
+    members: Sequence[str],
 ) -> Collection[Node]:
     if target is None:
         return random.sample(nodes, random.randint(1, len(nodes))) if nodes else []
     if not isinstance(target, str):
-        return _known(list(target), nodes)
+        return _known(list(target), [*nodes, *members])
     if target == "primaries":
         return [node for node in nodes if node in leading]
     if target == "followers":
@@ -50,7 +60,7 @@ def _choose(
     }
     if target in sizes:
         return random.sample(nodes, sizes[target])
-    return _known([target], nodes)
+    return _known([target], [*nodes, *members])
 
 
 def _known(names: list[Node], nodes: Sequence[Node]) -> list[Node]:

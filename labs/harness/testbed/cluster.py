@@ -4,6 +4,9 @@ What a lab or the nemesis may do to a cluster is what is declared here; that a n
 process or a container must not show. How a node *looks* (`status`, `ready`) is asked of the node
 itself, over an address that goes round the links: an observer that a partition can cut off would
 report the partition as a dead node.
+
+`node` is the name of a node; where the docstring says "or member", that of a member (Redis, Kafka)
+will do as well. What only the project's own services have (status, telemetry, clock) stays theirs.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from typing import Any
 
 import aiohttp
 
-from labs.harness.links.control import Link, Links
-from labs.harness.testbed.description import ClusterSpec, State
+from labs.harness.links.control import Link, LinkControl
+from labs.harness.testbed.description import ClusterSpec, MemberKind, State
 from labs.harness.testbed.errors import NodeExited, TestbedError, ZygoteDied
+from labs.harness.testbed.readiness import unready
 from labs.harness.testbed.waiting import TimedOut, until
 
 __all__ = ["Cluster", "NodeExited", "State", "TestbedError", "TimedOut", "ZygoteDied", "until"]
@@ -42,12 +46,25 @@ class Cluster(ABC):
     directory: Path
 
     @property
+    def relayed(self) -> bool:
+        """Whether what the harness dials is a relay of the substrate's, which accepts first."""
+        return False
+
+    @property
     def nodes(self) -> tuple[str, ...]:
         return self.spec.node_names
 
     @property
     def clients(self) -> tuple[str, ...]:
         return self.spec.clients
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Redis and Kafka, if the cluster has them: servers that are not the project's own."""
+        return self.spec.member_names
+
+    def member_kind(self, member: str) -> MemberKind:
+        return self.spec.member(member).kind
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -57,29 +74,44 @@ class Cluster(ABC):
 
     @property
     @abstractmethod
-    def link_control(self) -> Links:
-        """The client of its link proxies."""
+    def link_control(self) -> LinkControl:
+        """What sets the faults of its links."""
 
     @abstractmethod
     def address(self, client: str, node: str) -> str:
-        """The "host:port" where a client of that group dials `node`: its link, with its faults.
+        """The "host:port" where a client of that group dials `node` or member: its link, with its
+        faults.
 
-        `client` may also be a node: where that node dials its peer.
+        `client` may also be a node: where that node dials its peer. A Kafka broker tells whoever
+        came over this link to go on using this address, so that no client leaves its link.
         """
 
     @abstractmethod
     def direct_address(self, node: str) -> str:
-        """The harness's own way to `node`, round the links: for readiness and status alone."""
+        """The harness's own way to `node` or member, round the links: to prepare and to look."""
+
+    @abstractmethod
+    def member_flavour(self, member: str) -> str:
+        """What really runs as `member`: its make and version, and where it falls short.
+
+        Such as "valkey 9.1.2", "apache kafka 4.1.1", "embedded tansu broker: …". It is told at the
+        start of a run and kept in its verdict: what was shown was shown of this.
+        """
+
+    def member_flavours(self) -> dict[str, str]:
+        """`member_flavour` of every member, by name."""
+        return {member: self.member_flavour(member) for member in self.members}
 
     @abstractmethod
     def logs(self, node: str) -> Path:
-        """What the node's process wrote, over all its starts."""
+        """What the process of the node or member wrote, over all its starts."""
 
     @abstractmethod
     def telemetry(self, node: str) -> Path:
         """The node's wide events, a JSON object a line, over all its starts."""
 
-    # --- faults of processes (each waits until the operating system says that it is so)
+    # --- faults of processes, of nodes or members
+    # (each waits until the operating system says that it is so)
 
     @abstractmethod
     def state(self, node: str) -> State:
@@ -138,13 +170,13 @@ class Cluster(ABC):
         """For the harness's own requests."""
 
     async def ready(self, within_s: float = 10.0, nodes: Iterable[str] | None = None) -> None:
-        """Wait until `nodes` (default: all) call themselves ready.
+        """Wait until `nodes` or members (default: all of both) answer that they are ready.
 
         Raises:
             NodeExited: one of the cluster's nodes ended by itself.
             TimedOut: the message says which node is not ready, and why.
         """
-        wanted = tuple(self.nodes if nodes is None else nodes)
+        wanted = (*self.nodes, *self.members) if nodes is None else tuple(nodes)
         reasons: dict[str, str] = {}
 
         async def ask(node: str) -> None:
@@ -215,7 +247,10 @@ class Cluster(ABC):
         )
 
     async def _unready(self, node: str) -> str:
-        """Why the node is not ready; empty when it is."""
+        """Why the node or member is not ready; empty when it is."""
+        if node in self.members:
+            why = await unready(self.member_kind(node), self.direct_address(node), STATUS_WITHIN_S)
+            return why and f"{self.state(node)}, {why}"
         try:
             async with self._request("GET", node, "/health/ready", STATUS_WITHIN_S) as response:
                 if response.status == 200:

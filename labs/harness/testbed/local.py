@@ -5,13 +5,14 @@
             await cluster.ready()
 
 A cluster is started in this order: ports are reserved, the link proxies started and told every
-link's target, then all nodes at once: so each node knows, before it runs, where it listens and
-where its peers are, and what it dials is always a link.
+link's target, then all nodes and members at once: so each node knows, before it runs, where it
+listens and where its peers are, and what it dials is always a link.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import signal
@@ -23,7 +24,14 @@ from types import TracebackType
 import aiohttp
 
 from labs.harness.links.control import Link, Links
-from labs.harness.testbed import launcher, registry
+from labs.harness.testbed import (
+    advertiser,
+    execute,
+    kafka_install,
+    launcher,
+    local_members,
+    registry,
+)
 from labs.harness.testbed.cluster import Cluster, NodeExited, TestbedError
 from labs.harness.testbed.description import ClusterSpec, NodeSpec, State
 from labs.harness.testbed.launcher import MODULES, Launched
@@ -33,6 +41,8 @@ from labs.harness.testbed.waiting import until
 
 LINKS = "links"
 LINKS_MODULE = "labs.harness.links.server"
+EXECUTE_MODULE = execute.__name__
+ADVERTISER_MODULE = advertiser.__name__
 LINKS_READY_WITHIN_S = 10.0
 ENDS_WITHIN_S = 5.0
 STOP_GRACE_S = 1.0
@@ -103,7 +113,10 @@ class LocalTestbed:
 
 
 class LocalCluster(Cluster):
-    """See `Cluster`. `data` holds the nodes' data directories; it goes when the cluster stops."""
+    """See `Cluster`. `data` holds the data directories of all; it goes when the cluster stops.
+
+    Raises TestbedError when this machine has no server for one of the members.
+    """
 
     substrate = "local"
 
@@ -114,6 +127,9 @@ class LocalCluster(Cluster):
         self._spawner = spawner
         self._ports = PortReservation()
         self._specs = {node.name: node for node in spec.nodes}
+        self._members = {
+            member.name: local_members.choose(member, self._ports) for member in spec.members
+        }
         self._processes: dict[str, Process] = {}
         self._asked_to_end: set[str] = set()
         self._addresses: dict[Link, str] = {}
@@ -138,8 +154,11 @@ class LocalCluster(Cluster):
         return self._addresses[Link(client, node)]
 
     def direct_address(self, node: str) -> str:
-        assert node in self._specs, f"{node} is none of {', '.join(self.nodes)}"
+        self._assert_known(node)
         return self._ports.reserve(node)
+
+    def member_flavour(self, member: str) -> str:
+        return self._members[member].flavour
 
     def logs(self, node: str) -> Path:
         return self.directory / f"{node}.log"
@@ -150,7 +169,7 @@ class LocalCluster(Cluster):
     # --- processes
 
     def state(self, node: str) -> State:
-        assert node in self._specs, f"{node} is none of {', '.join(self.nodes)}"
+        self._assert_known(node)
         process = self._processes.get(node)
         return process.state if process else "stopped"
 
@@ -191,10 +210,8 @@ class LocalCluster(Cluster):
             return
         self._stopped = True
         try:
-            # SIGTERM first: a node may have telemetry to write out.
             if not self._spawner.died:
-                ends = (self._end(name, signal.SIGTERM, STOP_GRACE_S) for name in self._processes)
-                await asyncio.gather(*ends, return_exceptions=True)
+                await asyncio.gather(*map(self._end_for_good, self._processes))
         finally:
             if self._link_control:
                 await self._link_control.close()
@@ -206,10 +223,12 @@ class LocalCluster(Cluster):
     # --- how it is done
 
     async def start_all(self) -> None:
-        """Links first, then the nodes, all at once."""
+        """Links first, then the nodes and members, all at once."""
         self.directory.mkdir(parents=True, exist_ok=True)
         await self._start_links()
-        await asyncio.gather(*map(self._spawn, self.nodes))
+        await asyncio.gather(
+            *map(self._spawn, (*self.nodes, *self.members)), *map(self._start_helper, self.members)
+        )
 
     async def _start_links(self) -> None:
         port_file = self._data_directory(LINKS) / "port"
@@ -223,12 +242,45 @@ class LocalCluster(Cluster):
         await until(listening, LINKS_READY_WITHIN_S, "the link proxies listen")
         host, _, port = port_file.read_text().strip().rpartition(":")
         self._link_control = await Links.connect(host, int(port))
-        targets = {link: self.direct_address(link.dst) for link in self.links}
+        targets = {link: self._target(link) for link in self.links}
         self._addresses = await self.link_control.open(targets)
 
+    def _target(self, link: Link) -> str:
+        """What the proxy of `link` leads to."""
+        member = self._members.get(link.dst)
+        return member.target(link) if member else self.direct_address(link.dst)
+
     async def _spawn(self, node: str) -> None:
+        if node in self._members:
+            await self._spawn_member(node)
+            return
         spec = self._specs[node]
         await self._run(node, spec.module, self._environment(spec), self.logs(node))
+
+    async def _spawn_member(self, name: str) -> None:
+        data = self._data_directory(name)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            command = self._members[name].command(data, self._addresses)
+        except (OSError, kafka_install.Missing) as error:
+            raise TestbedError(f"{name} can't be prepared: {error}") from error
+        await self._run(name, EXECUTE_MODULE, execute.environment(command), self.logs(name))
+
+    async def _start_helper(self, name: str) -> None:
+        settings = self._members[name].helper(self._addresses)
+        if settings is None:
+            return
+        helper = f"{name}-advertiser"
+        ready = self._data_directory(helper) / "ready"
+        settings[advertiser.READY_FILE] = str(ready)
+        await self._run(helper, ADVERTISER_MODULE, settings, self.logs(helper))
+
+        # Not part of the member's readiness, which is asked round the links and so round this.
+        def listening() -> bool:
+            self.check()
+            return ready.exists()
+
+        await until(listening, LINKS_READY_WITHIN_S, f"{helper} listens")
 
     async def _run(self, name: str, module: str, environment: dict[str, str], log: Path) -> None:
         process = self._processes[name] = Process(name, log)
@@ -247,10 +299,22 @@ class LocalCluster(Cluster):
             "TELEMETRY": str(self.telemetry(node.name)),
         }
         settings = {f"{node.prefix}_{key}": value for key, value in given.items()}
+        for member in self.spec.members:
+            settings[member.environment_key] = self.address(node.name, member.name)
         return settings | dict(node.environment)
 
     def _data_directory(self, node: str) -> Path:
         return self.data / node
+
+    def _assert_known(self, name: str) -> None:
+        known = (*self.nodes, *self.members)
+        assert name in known, f"{name} is none of {', '.join(known)}"
+
+    async def _end_for_good(self, name: str) -> None:
+        """SIGTERM first: a node may have telemetry to write out. A member has nothing we keep."""
+        how = signal.SIGKILL if name in self._members else signal.SIGTERM
+        with contextlib.suppress(TestbedError, TimeoutError):  # the zygote ends what is left
+            await self._end(name, how, STOP_GRACE_S)
 
     async def _end(self, name: str, how: signal.Signals, within_s: float) -> None:
         """Signal a process and wait for its end; what is left after `within_s` gets SIGKILL."""

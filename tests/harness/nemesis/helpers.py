@@ -93,6 +93,8 @@ class FakeCluster:
     def __init__(self, count: int, links: Links) -> None:
         self.nodes = tuple(f"n{i}" for i in range(1, count + 1))
         self.clients = ("c1", "c2")
+        self.members: tuple[str, ...] = ()
+        self.relayed = False
         self.link_control: Any = links
         self.servers = {node: Server() for node in self.nodes}
         self.leading = ["n1"]
@@ -118,6 +120,9 @@ class FakeCluster:
     def close(self) -> None:
         for server in self.servers.values():
             server.kill()
+
+    def member_kind(self, member: str) -> Any:
+        raise AssertionError("no members here")
 
     def address(self, client: str, node: str) -> str:
         return self.listen[Link(client, node)]

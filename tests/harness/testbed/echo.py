@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def make_app(
     app["stored"] = stored
     app["end_process"] = end_process
     app["pid"] = os.getpid()
+    app["started"] = time.monotonic_ns()
     app["environ"] = dict(environ)
     app.add_routes(
         [
@@ -123,6 +125,7 @@ async def ready(request: web.Request) -> web.Response:
 async def status(request: web.Request) -> web.Response:
     role = "leader" if request.app["leads"] else "follower"
     said = {"node": request.app["node"], "role": role, "pid": request.app["pid"]}
+    said["started"] = request.app["started"]  # in a container of its own every pid is 1
     return web.json_response(said | {"clock": request.app["clock"]})
 
 

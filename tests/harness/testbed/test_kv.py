@@ -6,18 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from labs.harness.testbed.cluster import until
 from labs.harness.testbed.description import kv_cluster
 from labs.harness.testbed.launcher import ROOT
 from labs.harness.testbed.local import LocalTestbed
 from tests.harness.testbed.contract import READY_WITHIN_S
+from tests.services.cluster import CONSENSUS
 
 
-async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", CONSENSUS)
+async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(
+    tmp_path: Path, protocol: str
+) -> None:
     """Kill the leader: another one leads; the old one returns with its data, as a follower."""
     async with (
         LocalTestbed(tmp_path) as testbed,
-        testbed.cluster(kv_cluster(5, protocol="raft")) as cluster,
+        testbed.cluster(kv_cluster(5, protocol=protocol)) as cluster,
     ):
         await cluster.ready(READY_WITHIN_S)
         [leader] = await until(cluster.primaries, 10, "a leader")
@@ -34,13 +40,49 @@ async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(tmp_path: P
             async with cluster.session.get(f"{url}?consistency=local") as response:
                 return (await response.json()).get("value")
 
-        # Ready is who knows a leader; what is committed, it learns with the next AppendEntries.
+        # Ready is who knows a leader; what is committed, it learns with the leader's next message.
         await until(local_value, 10, f"{leader} applies what its log holds")
 
         await cluster.set_clock(leader, offset_ms=5_000)
         status = await cluster.status(leader)
         assert status
         assert status["clock"]["offset_ms"] >= 5_000
+
+
+async def test_a_wiped_replica_recovers_before_it_takes_part(tmp_path: Path) -> None:
+    """Viewstamped Replication §4.3 over real processes: the primary's disk is wiped, it recovers
+    from the others, and then it can make up a quorum that still has every acknowledged write."""
+    async with (
+        LocalTestbed(tmp_path) as testbed,
+        testbed.cluster(kv_cluster(5, protocol="viewstamped")) as cluster,
+    ):
+        await cluster.ready(READY_WITHIN_S)
+        [wiped] = await until(cluster.primaries, 10, "a primary")
+        async with cluster.session.put(
+            f"http://{cluster.address('c1', wiped)}/kv/x", json={"value": 1}
+        ) as response:
+            assert response.status == 200, await response.text()
+        await cluster.kill(wiped)
+        await cluster.wipe(wiped)
+        await cluster.start(wiped)
+        await cluster.ready(READY_WITHIN_S)
+        status = await cluster.status(wiped)
+        assert status
+        assert (status["role"], status["lives"]) == ("backup", {wiped: 1})
+
+        others = [node for node in cluster.nodes if node != wiped]
+        for node in others[:2]:
+            await cluster.kill(node)
+
+        async def value() -> object:
+            for node in (wiped, *others[2:]):
+                url = f"http://{cluster.address('c1', node)}/kv/x"
+                async with cluster.session.get(url) as response:
+                    if response.status == 200:
+                        return (await response.json())["value"]
+            return None
+
+        assert await until(value, 10, "a linearizable read at the quorum that is left") == 1
 
 
 def test_a_launch_is_cheap() -> None:

@@ -29,11 +29,13 @@ MOMENTS = 12
 class Runner:
     """`tests.harness.testbed.runner` as a process of its own, leader of a group of its own."""
 
-    def __init__(self, directory: Path, *modules: str) -> None:
+    def __init__(
+        self, directory: Path, *modules: str, program: str = "tests.harness.testbed.runner"
+    ) -> None:
         self.temporary = directory / "tmp"
         self.temporary.mkdir(exist_ok=True)
         self.output = directory / f"out-{time.monotonic_ns()}"
-        command = [sys.executable, "-m", "tests.harness.testbed.runner", str(directory / "run")]
+        command = [sys.executable, "-m", program, str(directory / "run")]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*command, *modules],

@@ -126,7 +126,23 @@ class Node:
 
 
 class Interpreter:
-    """Carries out commands; `trace` collects what happens."""
+    """Carries out commands; `trace` collects what happens.
+
+    Another protocol's is a subclass that says how to make its core, how to word what the core does,
+    what must hold, and which commands there are (tests/protocols/zab/transcript.py).
+    """
+
+    event_text = staticmethod(event_text)
+    message_text = staticmethod(message_text)
+    records_text = staticmethod(records_text)
+
+    @classmethod
+    def commands(cls) -> dict[str, Callable[..., None]]:
+        return {
+            name.removeprefix("do_").replace("_", "-"): method
+            for name, method in getmembers(cls, isfunction)
+            if name.startswith("do_")
+        }
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
@@ -141,9 +157,10 @@ class Interpreter:
     def execute(self, line: str) -> None:
         """One command. Raises StoryError, or AssertionError for an invariant."""
         name, *arguments = line.split()
-        if name not in COMMANDS:
-            raise StoryError(f"no such command: {name}; there are {', '.join(COMMANDS)}")
-        COMMANDS[name](self, *arguments)
+        commands = self.commands()
+        if name not in commands:
+            raise StoryError(f"no such command: {name}; there are {', '.join(commands)}")
+        commands[name](self, *arguments)
         self.invariants.check([node.raft for node in self.live() if node.raft])
         for node in self.live():
             self._check_records(node)
@@ -189,7 +206,7 @@ class Interpreter:
         """Empty `ready()`, in the order of its fields (services/protocols/core.py)."""
         while ready := node.core().ready():
             for event in ready.events:
-                self.tell(f"{node.name} {event_text(event)}")
+                self.tell(f"{node.name} {self.event_text(event)}")
             self._persist(node, ready.persist)
             self._send(ready.messages)
             if ready.restore is not None:
@@ -204,13 +221,13 @@ class Interpreter:
             if isinstance(record, Snapshot):
                 node.records.clear()
             node.records.append(deepcopy(record))
-        for line in records_text(records):
+        for line in self.records_text(records):
             self.tell(f"{node.name} persists {line}")
 
     def _send(self, messages: list[Any]) -> None:
         for message in messages:
             lost = (message.src, message.dst) in self.cuts
-            self.tell(message_text(message) + (" (lost)" if lost else ""))
+            self.tell(self.message_text(message) + (" (lost)" if lost else ""))
             if not lost:
                 self.in_flight.append(deepcopy(message))
 
@@ -511,11 +528,7 @@ def _log_row(raft: Raft) -> dict[int, str]:
     return row
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    name.removeprefix("do_").replace("_", "-"): method
-    for name, method in getmembers(Interpreter, isfunction)
-    if name.startswith("do_")
-}
+COMMANDS = Interpreter.commands()
 
 
 # ---- files ----------------------------------------------------------------------------------
@@ -539,12 +552,12 @@ def _classified(text: str) -> Iterator[tuple[str, int, bool]]:
             is_trace = True
 
 
-def run(text: str, file: str) -> str:
+def run(text: str, file: str, kind_of: type[Interpreter] = Interpreter) -> str:
     """The transcript as it should read: its commands and comments, with the traces of now.
 
     Raises TranscriptError, with `file` and the line.
     """
-    interpreter = Interpreter()
+    interpreter = kind_of()
     output: list[str] = []
     pending: list[str] = []  # the trace of the block so far, not written out yet
     remarks: dict[str, list[str]] = {}

@@ -76,7 +76,13 @@ class SimulatedTestbed:
     async def cluster(
         self, spec: ClusterSpec, directory: Path | None = None
     ) -> AsyncIterator[SimulatedCluster]:
-        """Start a cluster; its nodes run, but it may not be `ready()` yet."""
+        """Start a cluster; its nodes run, but it may not be `ready()` yet.
+
+        Raises TestbedError for a cluster with members: Redis and Kafka are not simulated.
+        """
+        if spec.members:
+            names = ", ".join(member.name for member in spec.members)
+            raise TestbedError(f"{names} can't be simulated: say ON=local or ON=compose")
         directory = (directory or self.run_directory / spec.name).absolute()
         cluster = SimulatedCluster(spec, self, directory)
         try:
@@ -124,6 +130,9 @@ class SimulatedCluster(Cluster):
         assert node in self._specs, f"{node} is none of {', '.join(self.nodes)}"
         host, port = self._direct[node]
         return f"{host}:{port}"
+
+    def member_flavour(self, member: str) -> str:
+        raise KeyError(member)
 
     def logs(self, node: str) -> Path:
         return self.directory / f"{node}.log"

@@ -1,0 +1,113 @@
+"""The common case first: all keys of a register at once, in one pass over the history.
+
+Most keys of most histories have unique values, reads and writes only, and are linearizable. For
+them `zones.py` needs no more than f and s of every cluster, and these can be gathered while the
+operations lie in memory one after the other: collecting the operations of each key first, and
+looking at them again key by key, takes twice as long at a hundred keys.
+
+This pass only ever says "linearizable". Every other key (repeated values, cas, deletes, a
+violation) is left to the algorithms that can say more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from labs.harness.checkers.result import PLAIN
+from labs.harness.checkers.zones import BEFORE_ALL, NEVER, sweep
+from labs.harness.history import Op
+
+Key = str | None
+Values = dict[Any, int]  # value -> an instant
+
+
+def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
+    """The keys that this pass could not prove linearizable, and how many it did."""
+    everything = {op.key for op in ops} if type(initial) not in PLAIN else None
+    if everything is not None:
+        return everything, 0
+    keys: dict[Key, tuple[Values, Values]] = {}  # f and s of each value (see zones.py)
+    waiting: set[tuple[Key, Any]] = set()  # read, and their write was not called yet
+    rest: list[Op] = []
+    left: set[Key] = set()
+    latest = BEFORE_ALL
+    for op in ops:  # this loop is most of the time of a check
+        invoked = op.invoke_ns
+        if invoked < latest:  # not in the order of the calls, on which s relies
+            return {op.key for op in ops}, 0
+        latest = invoked
+        if op.type != "ok":
+            rest.append(op)
+            continue
+        try:
+            first, last = keys[op.key]
+        except KeyError:
+            first, last = keys[op.key] = {initial: BEFORE_ALL}, {initial: BEFORE_ALL}
+        try:
+            if op.f == "read":
+                value = op.output
+                if op.return_ns < first[value]:  # type: ignore[operator]
+                    first[value] = op.return_ns  # type: ignore[assignment]
+                last[value] = invoked
+                if value is not True and value is not False:
+                    continue  # Python takes them for 1 and 0
+            elif op.f == "write":
+                value = op.value
+                if value not in first:
+                    first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
+                    continue
+                if (op.key, value) in waiting and first[value] >= invoked:
+                    waiting.remove((op.key, value))
+                    first[value] = min(first[value], op.return_ns)  # type: ignore[type-var, assignment]
+                    last[value] = invoked
+                    continue
+        except KeyError:  # read, and not written so far
+            waiting.add((op.key, value))
+            first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
+            continue
+        except TypeError:  # no dictionary key
+            pass
+        left.add(op.key)
+        if len(left) == len(keys):  # a history of another kind: its time is not wasted here
+            return {op.key for op in ops}, 0
+    _settle(keys, rest, waiting, left)
+    for key, (first, last) in keys.items():
+        if key not in left and not (
+            set(map(type, first)) <= PLAIN
+            and sweep(list(first.values()), list(last.values())) is None
+        ):
+            left.add(key)
+    return left, len(keys.keys() - left)
+
+
+def _settle(
+    keys: dict[Key, tuple[Values, Values]],
+    rest: list[Op],
+    waiting: set[tuple[Key, Any]],
+    left: set[Key],
+) -> None:
+    """Match what was not acknowledged with the values that were read and not written so far.
+
+    A pending write that nobody read may never have happened. Leaves alone the keys whose
+    operations of unknown fate say more than that.
+    """
+    for op in rest:
+        key = op.key
+        if op.type == "fail" and op.f in ("read", "write", "delete"):
+            continue
+        if op.f == "read":
+            continue
+        if key not in keys or op.f != "write" or type(op.value) not in PLAIN:
+            left.add(key)
+            continue
+        first, last = keys[key]
+        if op.value not in first:
+            # Its value is taken now: another write of it would find it.
+            first[op.value], last[op.value] = NEVER, BEFORE_ALL
+        elif (key, op.value) in waiting and first[op.value] >= op.invoke_ns:
+            waiting.remove((key, op.value))
+            last[op.value] = max(last[op.value], op.invoke_ns)
+        else:
+            left.add(key)
+    left |= {key for key, _ in waiting}

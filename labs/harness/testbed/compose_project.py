@@ -1,0 +1,335 @@
+"""What a cluster is made of as a Compose project: pure functions from its description.
+
+    runner ── c1's link ──▶ links ──▶ n1 (pod: address, names, namespace)
+                              ▲        └─ n1-app (the node; killed and started within the pod)
+                n2-app ── n2's link
+
+- Every node and member is a *pod* that only holds a network namespace, and a container that runs in
+  it. When the latter is killed the address stays and its port refuses at once, as that of a dead
+  process does. (Without a pod the namespace goes with the container: dialling it then takes seconds
+  to fail, and a partition by packet filter would heal by itself.)
+- Addresses are fixed: a killed node returns to its own, and no name is ever looked up.
+- With `FAULTS=proxies` all links are in one container, a port each. With `FAULTS=packets` nodes
+  dial each other directly, rules in the source's pod cut them, and each source's pod relays what
+  the runner sends over that source's links.
+
+Two kinds of address: what containers dial (`inside`), and what the runner dials (`outside`). They
+are the same where the engine's network is reachable from here (`routed`: an engine on this Linux).
+Where it is not (Docker Desktop, rootless) ports are published, on 127.0.0.1 alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from labs.harness.links.fault import Link
+from labs.harness.testbed import kafka
+from labs.harness.testbed.description import ClusterSpec, MemberSpec, NodeSpec
+
+Plane = Literal["proxies", "packets"]
+
+ROOT = Path(__file__).resolve().parents[3]
+TEMPLATES = ROOT / "compose" / "services.yaml"
+LINKS = "links"
+CONTROL_PORT = 7000
+NODE_PORT = 8000
+REDIS_PORT = 6379
+KAFKA_PORT, KAFKA_CONTROLLER_PORT, KAFKA_LISTENERS = 9092, 9093, 9100
+FIRST_LINK_PORT = 20_000
+NODE_DATA, REDIS_DATA, KAFKA_DATA = "/data", "/data", "/var/lib/kafka/data"
+TELEMETRY = "/telemetry/events.jsonl"
+FIRST_HOST = {"links": 2, "clients": 10, "nodes": 100, "members": 200}
+RUN_MODULE = "labs.harness.testbed.container"
+
+
+def app(name: str) -> str:
+    """The Compose service that runs `name` in its pod."""
+    return f"{name}-app"
+
+
+def volume(name: str) -> str:
+    return f"{name}-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Image names; `members` by kind."""
+
+    service: str
+    packets: str = ""
+    members: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a project may be: `subnet` is "10.213.7" (a /24), `ports` are this run's on 127.0.0.1,
+    or None when the containers can be reached by their own addresses."""
+
+    subnet: str
+    ports: range | None = None
+
+
+class Layout:
+    """Who is where, of `spec` at `place`."""
+
+    def __init__(self, spec: ClusterSpec, place: Place, plane: Plane = "proxies") -> None:
+        self.spec = spec
+        self.place = place
+        self.plane: Plane = plane
+        hosts = {LINKS: FIRST_HOST["links"]}
+        for kind, names in (
+            ("clients", spec.clients),
+            ("nodes", spec.node_names),
+            ("members", spec.member_names),
+        ):
+            hosts |= {name: FIRST_HOST[kind] + number for number, name in enumerate(names)}
+        self._ips = {name: f"{place.subnet}.{host}" for name, host in hosts.items()}
+        self._link_ports = {link: FIRST_LINK_PORT + n for n, link in enumerate(spec.links)}
+        self._published: dict[tuple[str, int], int] = {}
+        if place.ports is not None:
+            wanted = [*self._everywhere()]
+            assert len(wanted) <= len(place.ports), f"{len(wanted)} ports for {spec.name}"
+            self._published = dict(zip(wanted, place.ports, strict=False))
+
+    # --- addresses
+
+    @property
+    def relays(self) -> tuple[str, ...]:
+        """Where link proxies run: one for all links, or with packets one in each source's pod."""
+        if self.plane == "proxies":
+            return (LINKS,)
+        return tuple(dict.fromkeys(link.src for link in self.spec.links))
+
+    def relay(self, link: Link) -> str:
+        return LINKS if self.plane == "proxies" else link.src
+
+    def ip(self, name: str) -> str:
+        return self._ips[name]
+
+    def link_port(self, link: Link) -> int:
+        return self._link_ports[link]
+
+    def inside(self, src: str, dst: str) -> str:
+        """Where a container of `src` dials `dst`: its link."""
+        link = Link(src, dst)
+        if self.plane == "packets" and not self._is_kafka(dst):
+            return self.target(link)
+        # A Kafka broker advertises one address to whoever comes over a link, node or runner: with
+        # packets that of the relay in the source's own pod, which both can dial.
+        return f"{self.ip(self.relay(link))}:{self._link_ports[link]}"
+
+    def outside(self, src: str, dst: str) -> str:
+        """Where the runner dials `dst` over the link of `src`."""
+        link = Link(src, dst)
+        return self._reach(self.relay(link), self._link_ports[link])
+
+    def target(self, link: Link) -> str:
+        """Where a link leads, as seen from inside."""
+        return f"{self.ip(link.dst)}:{self.target_port(link)}"
+
+    def target_port(self, link: Link) -> int:
+        """The port behind a link: a Kafka broker has one for each source."""
+        if self._is_kafka(link.dst):
+            return KAFKA_LISTENERS + self.spec.links_to(link.dst).index(link)
+        return self.port(link.dst)
+
+    def direct(self, name: str) -> str:
+        """The runner's way to a node or member, round the links."""
+        return self._reach(name, self.port(name))
+
+    def control(self, relay: str) -> str:
+        """The control port of the proxies in `relay`, for the runner."""
+        return self._reach(relay, CONTROL_PORT)
+
+    def port(self, name: str) -> int:
+        if name not in self.spec.member_names:
+            return NODE_PORT
+        return REDIS_PORT if self.spec.member(name).kind == "redis" else KAFKA_PORT
+
+    def _is_kafka(self, name: str) -> bool:
+        return name in self.spec.member_names and self.spec.member(name).kind == "kafka"
+
+    def _reach(self, container: str, port: int) -> str:
+        if self.place.ports is None:
+            return f"{self.ip(container)}:{port}"
+        return f"127.0.0.1:{self._published[container, port]}"
+
+    def _everywhere(self) -> Iterable[tuple[str, int]]:
+        """Every (pod, port) that the runner dials."""
+        for relay in self.relays:
+            yield relay, CONTROL_PORT
+        for link, port in self._link_ports.items():
+            yield self.relay(link), port
+        for name in (*self.spec.node_names, *self.spec.member_names):
+            yield name, self.port(name)
+
+    # --- the project
+
+    def pods(self) -> tuple[str, ...]:
+        """The services that have an address of their own."""
+        sources = self.relays if self.plane == "packets" else ()
+        names = (*sources, *self.spec.node_names, *self.spec.member_names)
+        return tuple(dict.fromkeys(names))
+
+    def apps(self) -> dict[str, str]:
+        """The Compose service of each node and member."""
+        return {name: app(name) for name in (*self.spec.node_names, *self.spec.member_names)}
+
+    def project(
+        self,
+        name: str,
+        images: Images,
+        labels: Mapping[str, str],
+        telemetry: Mapping[str, Path],
+        mounts: Mapping[Path, str],
+    ) -> dict[str, Any]:
+        """The Compose file, as a dictionary. `telemetry`: each node's file; `mounts`: read-only."""
+        services: dict[str, Any] = {}
+        if self.plane == "proxies":
+            services[LINKS] = self._placed(LINKS, "links", images.service)
+        for pod in self.pods():
+            if self.plane == "packets" and pod in self.relays:
+                services[pod] = self._placed(pod, "packet-pod", images.packets)
+            else:
+                services[pod] = self._placed(pod, "pod", images.service)
+        for node in self.spec.nodes:
+            services[app(node.name)] = self._node(node, images, telemetry[node.name], mounts)
+        for member in self.spec.members:
+            services[app(member.name)] = self._member(member, images)
+        volumes = {volume(each): {"labels": dict(labels)} for each in self.apps()}
+        for service in services.values():
+            service |= {"labels": dict(labels), "pull_policy": "never"}
+        subnet = {"subnet": f"{self.place.subnet}.0/24"}
+        network = {"labels": dict(labels), "ipam": {"config": [subnet]}}
+        return {
+            "name": name,
+            "services": services,
+            "volumes": volumes,
+            "networks": {"default": network},
+        }
+
+    def _placed(self, name: str, template: str, image: str) -> dict[str, Any]:
+        ports = [
+            f"127.0.0.1:{published}:{port}"
+            for (container, port), published in self._published.items()
+            if container == name
+        ]
+        return {
+            **_extends(template),
+            "image": image,
+            "networks": {"default": {"ipv4_address": self.ip(name)}},
+            **({"ports": ports} if ports else {}),
+        }
+
+    def _in_pod(self, name: str, template: str, image: str) -> dict[str, Any]:
+        return {**_extends(template), "image": image, "network_mode": f"service:{name}"}
+
+    def _node(
+        self, node: NodeSpec, images: Images, telemetry: Path, mounts: Mapping[Path, str]
+    ) -> dict[str, Any]:
+        volumes: list[dict[str, Any]] = [
+            {"type": "volume", "source": volume(node.name), "target": NODE_DATA},
+            _bind(telemetry, TELEMETRY, read_only=False),
+            *(_bind(path, target, read_only=True) for path, target in mounts.items()),
+        ]
+        return {
+            **self._in_pod(node.name, "node", images.service),
+            "command": ["python", "-m", RUN_MODULE, node.module],
+            "environment": _escaped(self.node_environment(node)),
+            "volumes": volumes,
+        }
+
+    def node_environment(self, node: NodeSpec) -> dict[str, str]:
+        """The node's own settings, and what only the testbed knows."""
+        peers = [
+            f"{link.dst}={self.inside(*link)}"
+            for link in self.spec.links
+            if link.src == node.name and link.dst in self.spec.node_names
+        ]
+        given = {
+            "NODE": node.name,
+            "LISTEN": f"0.0.0.0:{NODE_PORT}",
+            "PEERS": ",".join(peers),
+            "DATA_DIR": NODE_DATA,
+            "TELEMETRY": TELEMETRY,
+        }
+        settings = {f"{node.prefix}_{key}": value for key, value in given.items()}
+        members = {
+            member.environment_key: self.inside(node.name, member.name)
+            for member in self.spec.members
+        }
+        return settings | members | dict(node.environment)
+
+    def _member(self, member: MemberSpec, images: Images) -> dict[str, Any]:
+        service = self._in_pod(member.name, member.kind, images.members[member.kind])
+        data = REDIS_DATA if member.kind == "redis" else KAFKA_DATA
+        mount = {"type": "volume", "source": volume(member.name), "target": data}
+        service["volumes"] = [mount]
+        if member.kind == "redis":
+            service["command"] = _escape_all(self.redis_arguments(member))
+        else:
+            text = kafka.properties(self.kafka_settings(member))
+            service["environment"] = _escaped({"KAFKA_PROPERTIES": text})
+        return service
+
+    def redis_arguments(self, member: MemberSpec) -> list[str]:
+        """The command line of redis-server; what comes later wins."""
+        settings = {
+            "bind": "0.0.0.0",
+            "port": str(REDIS_PORT),
+            "dir": REDIS_DATA,
+            # Nobody from outside gets here, and clients come from other addresses than loopback.
+            "protected-mode": "no",
+            "appendonly": "yes",
+            "save": "",  # no snapshots beside the append-only file, and no forks for them
+            "repl-diskless-sync-delay": "0",  # else a replica waits five seconds for others
+            **member.settings,
+        }
+        return [word for key, value in settings.items() for word in (f"--{key}", value)]
+
+    def kafka_settings(self, member: MemberSpec) -> dict[str, str]:
+        """`server.properties`, with a listener for each source of a link to this broker."""
+        direct = kafka.Listener(f"0.0.0.0:{KAFKA_PORT}", self.direct(member.name))
+        sources = {
+            link.src: kafka.Listener(
+                f"0.0.0.0:{self.target_port(link)}",
+                # The runner's own clients stand in for the client groups, nodes are in containers.
+                self.outside(*link) if link.src in self.spec.clients else self.inside(*link),
+            )
+            for link in self.spec.links_to(member.name)
+        }
+        controller = f"127.0.0.1:{KAFKA_CONTROLLER_PORT}"
+        return kafka.broker_settings(sources, direct, controller, KAFKA_DATA, member.settings)
+
+
+def _extends(template: str) -> dict[str, Any]:
+    return {"extends": {"file": str(TEMPLATES), "service": template}}
+
+
+def _bind(source: Path, target: str, *, read_only: bool) -> dict[str, Any]:
+    # `selinux: z` lets containers read it where SELinux is on; elsewhere it means nothing.
+    bind = {"create_host_path": False, "selinux": "z"}
+    return {"type": "bind", "source": _escape(str(source)), "target": target,
+            "read_only": read_only, "bind": bind}  # fmt: skip
+
+
+def _escape(text: str) -> str:
+    """Compose replaces $NAME in every value; $$ is a dollar."""
+    return text.replace("$", "$$")
+
+
+def _escape_all(words: Iterable[str]) -> list[str]:
+    return [_escape(word) for word in words]
+
+
+def _escaped(environment: Mapping[str, str]) -> dict[str, str]:
+    return {key: _escape(value) for key, value in environment.items()}
+
+
+def as_text(project: Mapping[str, Any]) -> str:
+    """As a file for `docker compose -f`: JSON is YAML too."""
+    return json.dumps(project, indent=1) + "\n"
