@@ -18,7 +18,7 @@ from tests.simulation.service.shrink import minimize, shrink
 # A killed node closes nothing, its HTTP sessions least of all.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
 
-SEEDS_OF_BUGS = {"unsynced_storage": range(10), "send_before_persist": (28, 29)}
+SEEDS_OF_BUGS = {"unsynced_storage": range(10), "send_before_persist": (119,)}
 
 
 @pytest.fixture(autouse=True)
