@@ -2,7 +2,7 @@
 # Any python3 from 3.11 on will do: make PYTHON=python3.13 …
 PYTHON ?= python3
 VENV   := .venv
-RUN    := $(VENV)/bin/python -m labs
+LABS   := $(VENV)/bin/python -m labs
 
 # Passed on to the lab runner, which names the allowed values when one is wrong.
 ON     ?= auto
@@ -13,7 +13,7 @@ FAULTS ?=
 export ON SEED REPEAT NODES FAULTS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs doctor clean test sim shrink lint types bench bench-checkers lock kafka \
+.PHONY: help setup labs report traces compare doctor clean test sim shrink lint types bench bench-checkers lock kafka \
 	up status cut heal logs down images-offline engine
 
 help: ## this list
@@ -27,12 +27,12 @@ help: ## this list
 setup: $(VENV)/.run ## make .venv from requirements.lock (the other targets do it by themselves)
 
 # Bytecode is compiled once, here: without it every process start pays for it again (0.3 s a node).
-$(VENV)/.run: requirements.lock requirements-embedded.lock
+$(VENV)/.run: requirements.lock requirements-embedded.lock requirements-report.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here: install Python 3.11 or newer, or say make PYTHON=…"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: say make PYTHON=python3.11 (or newer)"; exit 2; }
 	@echo "Setting up $(VENV) (once) …"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock -r requirements-embedded.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock -r requirements-embedded.lock -r requirements-report.lock
 	@$(VENV)/bin/python -m compileall -q services labs
 	@touch $@
 
@@ -41,16 +41,28 @@ $(VENV)/.test: $(VENV)/.run requirements-test.lock
 	@touch $@
 
 labs: $(VENV)/.run ## the labs, one line each
-	@$(RUN) list
+	@$(LABS) list
 
 lab-%: $(VENV)/.run
-	@$(RUN) run $*
+	@$(LABS) run $*
+
+report: $(VENV)/.run ## open the report of a run, the latest or [RUN=<name>]
+	@$(LABS) report
+
+logs: $(VENV)/.run ## of the latest run, or of `make up` [REQUEST=<id>] [NODE=n1] [AT=4.2-4.5] [LEVEL=…] [TEXT=…] [RUN=…]
+	@$(LABS) logs
+
+traces: $(VENV)/.run ## what failed or took long; [OP=17] or [REQUEST=<id>]: its waterfall and lines
+	@$(LABS) traces
+
+compare: $(VENV)/.run ## two runs side by side: A=<run> B=<run>
+	@$(LABS) compare
 
 doctor: $(VENV)/.run ## what is here, what is missing, what to type
-	@$(RUN) doctor
+	@$(LABS) doctor
 
 clean: ## remove runs, bytecode and what a killed run left behind
-	@if test -x $(VENV)/bin/python; then $(RUN) sweep; fi
+	@if test -x $(VENV)/bin/python; then $(LABS) sweep; fi
 	@rm -rf runs .pytest_cache .ruff_cache .mypy_cache
 	@find services labs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -66,22 +78,19 @@ shrink: $(VENV)/.test ## reduce a failing run of the simulated service to what m
 	@$(VENV)/bin/python -m tests.simulation.service --shrink --seed $(or $(SEED),0) --bug $(or $(BUG),none)
 
 up: $(VENV)/.run ## containers for free play: store, links, Redis, Kafka [BROKERS=1|3]
-	@BROKERS=$(BROKERS) $(RUN) up
+	@BROKERS=$(BROKERS) $(LABS) up
 
 status: $(VENV)/.run ## free play: nodes, roles, who can reach whom
-	@$(RUN) status
+	@$(LABS) status
 
 cut: $(VENV)/.run ## free play: a fault on one link, FROM=n1 TO=n2 [FAULT=blackhole]
-	@$(RUN) cut $(or $(FROM),n1) $(or $(TO),n2) $(or $(FAULT),blackhole)
+	@$(LABS) cut $(or $(FROM),n1) $(or $(TO),n2) $(or $(FAULT),blackhole)
 
 heal: $(VENV)/.run ## free play: take every fault away
-	@$(RUN) heal
-
-logs: $(VENV)/.run ## free play: the logs of all containers
-	@$(RUN) logs
+	@$(LABS) heal
 
 down: $(VENV)/.run ## free play: remove all of it, data included
-	@$(RUN) down
+	@$(LABS) down
 
 engine: ## a Docker engine for a Debian machine that has none (as root)
 	@compose/engine.sh
@@ -98,7 +107,7 @@ lint: $(VENV)/.test ## style and types
 	@$(VENV)/bin/mypy
 
 bench: $(VENV)/.run ## throughput and latency, as ratios to peers measured in the same run
-	@$(RUN) bench
+	@$(LABS) bench
 
 bench-checkers: $(VENV)/.run ## the checkers beside porcupine, where Go is here [QUICK=1]
 	@$(VENV)/bin/python -m labs.harness.checkers.bench $(if $(QUICK),--quick)
@@ -106,4 +115,5 @@ bench-checkers: $(VENV)/.run ## the checkers beside porcupine, where Go is here 
 lock: ## resolve the lock files anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock --group embedded -o requirements-embedded.lock
-	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock --group test pyproject.toml -o requirements-test.lock
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock --group report -o requirements-report.lock
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 -c requirements.lock -c requirements-report.lock --group report --group test pyproject.toml -o requirements-test.lock

@@ -9,20 +9,14 @@ import typer
 from rich.console import Console
 
 from labs.harness.lab import catalogue
+from labs.harness.lab.console import console
 from labs.harness.lab.directory import new_run_directory
 from labs.harness.lab.options import Options, Unavailable
 from labs.harness.lab.options import check as check_options
+from labs.harness.report import cli as report_commands
 from labs.harness.testbed.launcher import launch
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
-
-def console() -> Console:
-    """At most 100 columns, a page's width; in a file or a pipe, where nobody says, exactly that."""
-    out = Console(highlight=False)
-    if not out.is_terminal or out.width > 100:
-        out = Console(highlight=False, width=100)
-    return out
 
 
 @app.command()
@@ -63,17 +57,19 @@ def _run(name: str, options: Options, out: Console) -> int:
     # The zygote imports what the nodes need on the other core while this process imports its own.
     launched = launch(directory) if options.substrate == "local" else None
     try:
-        from labs.harness.lab import predict, runner
+        from labs.harness.lab import predict, reporting, runner
         from labs.harness.lab.story import Story
 
         lab = catalogue.find(name)
         guesses = predict.ask(lab, out) if options.predict else None
-        verdict, results = runner.run(lab, options, Story(out), directory, launched)
+        story = Story(out)
+        verdict, results = runner.run(lab, options, story, directory, launched)
     finally:
         if launched:
             launched.abandon()
     if verdict.verdict == "pass":
         predict.reveal(lab, results, guesses, out)
+    reporting.write_report(directory, story)
     return verdict.exit_code
 
 
@@ -146,14 +142,6 @@ def heal() -> None:
 
 
 @app.command()
-def logs() -> None:
-    """Free play: the logs of all containers."""
-    from labs.harness.testbed import free_play
-
-    raise typer.Exit(free_play.logs())
-
-
-@app.command()
 def down() -> None:
     """Free play: remove all of it, data included."""
     from labs.harness.testbed import free_play
@@ -183,6 +171,9 @@ def check(context: typer.Context) -> None:
     from labs.harness.checkers.cli import main as judge
 
     raise typer.Exit(judge(context.args))
+
+
+app.add_typer(report_commands.app)  # report, logs, traces, compare
 
 
 if __name__ == "__main__":

@@ -179,7 +179,12 @@ def test_nothing_prints_by_accident() -> None:
 
 def test_lock_files_carry_hashes_and_no_hosts() -> None:
     """Lock files carry versions and hashes, no hosts."""
-    for name in ("requirements.lock", "requirements-embedded.lock", "requirements-test.lock"):
+    for name in (
+        "requirements-report.lock",
+        "requirements.lock",
+        "requirements-embedded.lock",
+        "requirements-test.lock",
+    ):
         text = (ROOT / name).read_text()
         assert "://" not in text, f"{name} names a host"
         for line in text.splitlines():

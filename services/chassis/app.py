@@ -31,7 +31,7 @@ from services.chassis.errors import (
     to_problem,
 )
 from services.chassis.metrics import Metrics
-from services.chassis.telemetry import Telemetry, parse_traceparent
+from services.chassis.telemetry import TEXT_MAX, Telemetry, parse_traceparent
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 DEADLINE_MS_MAX, DEADLINE_MS_DEFAULT = 60_000, 2_000
@@ -39,7 +39,8 @@ KEEPALIVE_S = 75.0  # also the time in which a slow client must have sent its he
 LINE_BYTES_MAX, HEADERS_MAX = 8_190, 64
 BODY_BYTES_MAX = 256 << 10
 
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+# No comma: a header given twice arrives joined by one, and so do the ids of a frame between peers.
+_REQUEST_ID = re.compile(r"[!-+\--~]{1,128}")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -81,6 +82,11 @@ class Context:
     def traceparent(self) -> str:
         """This request's span, to be sent along with whatever is done for it."""
         return f"00-{self.trace_id}-{self.span_id}-01"
+
+    @property
+    def origin(self) -> str:
+        """Span and request id, as they travel to the peers that replicate a write."""
+        return f"{self.traceparent} {self.request_id}"
 
 
 Handler = Callable[[web.BaseRequest, Context], Awaitable[web.StreamResponse]]
@@ -256,7 +262,7 @@ class App:
                     "parent_span_id": context.parent_span_id,
                     "request_id": context.request_id,
                     "method": request.method[:20],
-                    "path": context.path[:1024],
+                    "path": context.path[:TEXT_MAX],
                     "status": status,
                     "outcome": outcome,
                     "duration_us": round(duration_s * 1e6),

@@ -29,16 +29,29 @@ class CodecError(ValueError):
 
 
 class Frame(NamedTuple):
-    """What one peer sent at once. `traceparents`: of the client requests it was sent for."""
+    """What one peer sent at once.
+
+    `traceparents`: of the client requests it was sent for, each perhaps with ` <request id>` behind
+    it. `number`: the how-manieth frame of its link; 0 when the sender does not count.
+    """
 
     src: str
     traceparents: list[str]
     messages: list[Any]
+    number: int = 0
 
 
-# A frame is [src, traceparent | None, [[type name, body], …]]; the traceparents of several
-# requests that share a frame (batching) are joined by commas, as HTTP joins repeated headers.
-_RawFrame = tuple[str, str | None, list[tuple[str, msgspec.Raw]]]
+class _RawFrame(msgspec.Struct, array_like=True):
+    """A frame is [src, traceparent | None, [[type name, body], …], number].
+
+    The traceparents of several requests that share a frame (batching) are joined by commas, as HTTP
+    joins repeated headers. The number lets a report tell which of the frames that were sent came.
+    """
+
+    src: str
+    traceparents: str | None
+    bodies: list[tuple[str, msgspec.Raw]]
+    number: int = 0
 
 
 class Codec:
@@ -59,22 +72,28 @@ class Codec:
         return self._encoder.encode(message)
 
     def encode_frame(
-        self, src: str, traceparents: Sequence[str], bodies: Sequence[tuple[str, bytes]]
+        self,
+        src: str,
+        traceparents: Sequence[str],
+        bodies: Sequence[tuple[str, bytes]],
+        number: int = 0,
     ) -> bytes:
         """A frame of messages already encoded: `bodies` are (type name, encoded message)."""
         traces = ",".join(traceparents) if traceparents else None
-        return self._encoder.encode((src, traces, [(name, msgspec.Raw(b)) for name, b in bodies]))
+        raw = [(name, msgspec.Raw(body)) for name, body in bodies]
+        return self._encoder.encode((src, traces, raw, number))
 
     def decode_frame(self, data: bytes) -> Frame:
         """The messages of one frame. Raises CodecError."""
         try:
-            src, traces, bodies = self._frames.decode(data)
+            raw = self._frames.decode(data)
         except _UNDECODABLE as exc:
             raise CodecError(f"not a frame: {exc}") from exc
-        if len(bodies) > FRAME_MESSAGES_MAX:
-            raise CodecError(f"{len(bodies)} messages in a frame, limit {FRAME_MESSAGES_MAX}")
-        traceparents = traces.split(",")[:FRAME_TRACES_MAX] if traces else []
-        return Frame(src, traceparents, [self._decode(name, body) for name, body in bodies])
+        if len(raw.bodies) > FRAME_MESSAGES_MAX:
+            raise CodecError(f"{len(raw.bodies)} messages in a frame, limit {FRAME_MESSAGES_MAX}")
+        traces = raw.traceparents.split(",")[:FRAME_TRACES_MAX] if raw.traceparents else []
+        messages = [self._decode(name, body) for name, body in raw.bodies]
+        return Frame(raw.src, traces, messages, raw.number)
 
     def encode_batch(self, records: Iterable[Any]) -> bytes:
         """Records that are written, and recovered, together."""

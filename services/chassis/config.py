@@ -141,7 +141,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "listen": _listen,
     "peers": _peers,
     "data_dir": _directory,
-    "protocol": choice("raft", "primary_backup", "viewstamped", "zab"),
+    "protocol": choice("raft", "paxos", "primary_backup", "viewstamped", "zab"),
     "acknowledgement": choice("asynchronous", "semi_synchronous", "synchronous"),
     "promotion": choice("naive", "none"),
     "tick_ms": integer(1, 10_000, "ms"),

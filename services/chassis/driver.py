@@ -48,7 +48,7 @@ from services.chassis.errors import (
 )
 from services.chassis.metrics import Metrics
 from services.chassis.storage import Storage
-from services.chassis.telemetry import Telemetry, parse_traceparent
+from services.chassis.telemetry import TEXT_MAX, Telemetry, parse_traceparent
 from services.chassis.transport import Transport
 from services.chassis.waiters import Proposals, Reads, fail
 from services.protocols import core as protocol
@@ -369,7 +369,8 @@ class Driver:
         now = self._clock.true_monotonic_ns()
         for src, traceparents, since in arrived:
             for header in traceparents:
-                parent = parse_traceparent(header)
+                traceparent, _, request_id = header.partition(" ")
+                parent = parse_traceparent(traceparent)
                 if parent is None:
                     continue
                 self._telemetry.emit(
@@ -379,6 +380,7 @@ class Driver:
                         "trace_id": parent.trace_id,
                         "span_id": self._telemetry.new_span_id(),
                         "parent_span_id": parent.span_id,
+                        "request_id": request_id[:TEXT_MAX],
                         "peer": src,
                         "duration_us": (now - since) // 1000,
                         "outcome": "ok",

@@ -23,7 +23,7 @@ from services.chassis.driver import Driver, StateMachine
 from services.chassis.machine import Machine
 from services.chassis.metrics import Metrics
 from services.chassis.storage import Storage, StorageError
-from services.chassis.telemetry import Telemetry, process_log
+from services.chassis.telemetry import TEXT_MAX, Telemetry, process_log
 from services.chassis.transport import Transport
 from services.protocols.core import Core, Snapshot
 
@@ -83,6 +83,7 @@ class Node(health.Observed):
             lambda frame: self.driver.receive(frame),
             random=Random(machine.random.getrandbits(64)),
             log=self.log,
+            telemetry=self.telemetry,
         )
         self.driver = Driver(
             core,
@@ -138,7 +139,7 @@ class Node(health.Observed):
     def _fatal(self, exc: BaseException) -> None:
         self.exit_code = EXIT_STORAGE if isinstance(exc, StorageError) else EXIT_SOFTWARE
         self.log.critical("the node fails and stops", exc_info=exc)
-        self.telemetry.emit({"event": "fatal", "kind": "process", "error": str(exc)[:500]})
+        self.telemetry.emit({"event": "fatal", "kind": "process", "error": str(exc)[:TEXT_MAX]})
         self._stopping.set()
 
     async def run(self) -> int:

@@ -8,7 +8,13 @@ cost a system call each. A killed process loses at most that interval.
 
 Fields of every event: `time` (this node's wall clock, seconds: it may be bumped), `monotonic_ns`
 (the machine's, untouched by clock faults: order by this), `node`, `event`. Events of a request add
-`trace_id`, `span_id`, `parent_span_id`, `request_id`, `duration_us`, `outcome`.
+`trace_id`, `span_id`, `parent_span_id`, `request_id`, `duration_us`, `outcome`. Text that came from
+outside is cut to `TEXT_MAX`: a log is no place for payload.
+
+Frames between nodes are far more than requests, so they have no event each: one event `frames` per
+flush lists them, `sent` as [monotonic_ns, peer, number, message types, messages, term] and
+`received` as [monotonic_ns, peer, number]. Peer and number join the two ends; what was sent and
+never received was lost.
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ from services.chassis.clock import Clock
 
 FLUSH_INTERVAL_S = 0.020
 BUFFERED_EVENTS_MAX = 5_000
+TEXT_MAX = 256
 
 # https://www.w3.org/TR/trace-context/#traceparent-header; version ff is invalid, as are zero ids.
 _TRACEPARENT = re.compile(
@@ -103,6 +110,8 @@ class Telemetry:
         self._log = log
         self._encoder = msgspec.json.Encoder(enc_hook=repr)
         self._events: list[dict[str, Any]] = []
+        self._sent: list[tuple[int, str, int, str, int, int | None]] = []
+        self._received: list[tuple[int, str, int]] = []
         self._flush_handle: asyncio.TimerHandle | None = None
         self._random = random or Random()
         self._file = None if path is None else open_file(path)
@@ -123,17 +132,51 @@ class Telemetry:
         event["monotonic_ns"] = self._clock.true_monotonic_ns()
         event["node"] = self.node
         self._events.append(event)
-        if len(self._events) >= BUFFERED_EVENTS_MAX:
+        self._schedule(len(self._events))
+
+    def frame_sent(
+        self, peer: str, number: int, names: str, messages: int, term: int | None
+    ) -> None:
+        """A frame of `messages`, of the types `names` (joined by `+`), is on its way to `peer`."""
+        if self.enabled:
+            now = self._clock.true_monotonic_ns()
+            self._sent.append((now, peer, number, names, messages, term))
+            self._schedule(len(self._sent))
+
+    def frame_received(self, peer: str, number: int) -> None:
+        """The frame that `peer` calls `number` has come."""
+        if self.enabled:
+            self._received.append((self._clock.true_monotonic_ns(), peer, number))
+            self._schedule(len(self._received))
+
+    def _schedule(self, buffered: int) -> None:
+        if buffered >= BUFFERED_EVENTS_MAX:
             self.flush()
         elif self._flush_handle is None:
             loop = asyncio.get_running_loop()
             self._flush_handle = loop.call_later(FLUSH_INTERVAL_S, self.flush)
+
+    def _tell_frames(self) -> None:
+        if self._sent or self._received:
+            self._events.append(
+                {
+                    "event": "frames",
+                    "kind": "frames",
+                    "sent": self._sent,
+                    "received": self._received,
+                    "time": self._clock.wall(),
+                    "monotonic_ns": self._clock.true_monotonic_ns(),
+                    "node": self.node,
+                }
+            )
+            self._sent, self._received = [], []
 
     def flush(self) -> None:
         """Write what is buffered. A full disk costs events, never the node."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        self._tell_frames()
         events, self._events = self._events, []
         if not events or self._file is None:
             return
@@ -160,7 +203,8 @@ def process_log(node: str, clock: Clock, output: TextIO | None = None) -> Any:
     """
 
     def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        return {"time": clock.wall(), "node": node, **event}
+        own = {"time": clock.wall(), "monotonic_ns": clock.true_monotonic_ns(), "node": node}
+        return {**own, **event}
 
     # Wrapped by itself, not by structlog.configure(): tests run several nodes in one process.
     return structlog.wrap_logger(

@@ -36,6 +36,7 @@ from services.chassis.codec import FRAME_BYTES_MAX, Codec, CodecError, Frame
 from services.chassis.config import Address
 from services.chassis.errors import BadRequest, Unavailable
 from services.chassis.sending import hang_up, start
+from services.chassis.telemetry import Telemetry
 
 NODE_HEADER = "X-Faultline-Node"
 QUEUE_MESSAGES_MAX = 4_096
@@ -56,13 +57,21 @@ class _Queued(NamedTuple):
     name: str
     body: bytes
     traceparents: Sequence[str]
+    term: int | None
 
 
 class Link:
     """The outgoing link to one peer: a bounded queue and the connection that empties it."""
 
     def __init__(
-        self, node: str, peer: str, address: Address, codec: Codec, random: Random, counts: Counts
+        self,
+        node: str,
+        peer: str,
+        address: Address,
+        codec: Codec,
+        random: Random,
+        counts: Counts,
+        telemetry: Telemetry | None,
     ) -> None:
         self.peer = peer
         self.connected = False
@@ -73,6 +82,8 @@ class Link:
         self._codec = codec
         self._random = random
         self._counts = counts
+        self._telemetry = telemetry
+        self._frames = 0
         self._queue: deque[_Queued] = deque()
         self._wake = asyncio.Event()
         self._ws: aiohttp.ClientWebSocketResponse | None = None  # when its writer has nothing to do
@@ -88,7 +99,7 @@ class Link:
         if len(body) > FRAME_BYTES_MAX // 2:
             self._counts.dropped["too_large"] += 1
             return
-        self._queue.append(_Queued(self._loop.time(), name, body, traceparents))
+        self._queue.append(_Queued(self._loop.time(), name, body, traceparents, _term_of(message)))
         self.queued_bytes += len(body)
         while len(self._queue) > QUEUE_MESSAGES_MAX or (
             self.queued_bytes > QUEUE_BYTES_MAX and len(self._queue) > 1
@@ -126,17 +137,22 @@ class Link:
             self._drop_oldest("too_old")
         bodies: list[tuple[str, bytes]] = []
         traceparents: dict[str, None] = {}
-        size = 0
+        size, term = 0, None
         while self._queue and (not bodies or size + len(self._queue[0].body) <= BATCH_BYTES):
             item = self._queue.popleft()
             size += len(item.body)
             bodies.append((item.name, item.body))
+            term = item.term
             traceparents.update(dict.fromkeys(item.traceparents))
             self._counts.sent[item.name] += 1
         self.queued_bytes -= size
         if not bodies:
             return None
-        return self._codec.encode_frame(self._node, list(traceparents)[:256], bodies)
+        self._frames += 1
+        if self._telemetry is not None:
+            names = "+".join(dict.fromkeys(name for name, _ in bodies))
+            self._telemetry.frame_sent(self.peer, self._frames, names, len(bodies), term)
+        return self._codec.encode_frame(self._node, list(traceparents)[:256], bodies, self._frames)
 
     async def run(self, session: aiohttp.ClientSession) -> None:
         """Dial, send, dial again; until cancelled."""
@@ -241,6 +257,14 @@ class Link:
         }
 
 
+def _term_of(message: Any) -> int | None:
+    """The protocol's epoch in a message, whatever its paper calls it."""
+    for name in ("term", "epoch", "view", "ballot"):
+        if type(term := getattr(message, name, None)) is int:
+            return term
+    return None
+
+
 class Counts:
     """Messages by type (`dropped`: by reason) since the start."""
 
@@ -256,6 +280,7 @@ class Transport:
     Args:
         peers: where to dial each peer (perhaps a proxy in front of it).
         on_frame: called, in the event loop, with each frame that arrives.
+        telemetry: told of every frame that is sent or arrives.
     """
 
     def __init__(
@@ -267,11 +292,13 @@ class Transport:
         *,
         random: Random,
         log: Any,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.node = node
         self.counts = Counts()
+        self._telemetry = telemetry
         self.links = {
-            peer: Link(node, peer, address, codec, random, self.counts)
+            peer: Link(node, peer, address, codec, random, self.counts, telemetry)
             for peer, address in peers.items()
         }
         self._codec = codec
@@ -360,6 +387,8 @@ class Transport:
                 self._log.warning("malformed frame; link closed", peer=src, error=str(exc)[:300])
                 await ws.close(code=aiohttp.WSCloseCode.INVALID_TEXT)
                 return
+            if self._telemetry is not None:
+                self._telemetry.frame_received(src, frame.number)
             self._on_frame(frame)
 
     def status(self) -> dict[str, dict[str, Any]]:

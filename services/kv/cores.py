@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from services.chassis.config import NodeConfig
-from services.protocols import primary_backup, raft, viewstamped, zab
+from services.protocols import paxos, primary_backup, raft, viewstamped, zab
 from services.protocols.core import Core
 
 
@@ -22,6 +22,17 @@ class Protocol(NamedTuple):
 
 def _raft(config: NodeConfig, random: Random, records: list[Any]) -> Core:
     return raft.Raft(
+        config.node,
+        tuple(config.peers),
+        random=random,
+        records=records,
+        election_ticks=config.election_ticks,
+        heartbeat_ticks=config.heartbeat_ticks,
+    )
+
+
+def _paxos(config: NodeConfig, random: Random, records: list[Any]) -> Core:
+    return paxos.Paxos(
         config.node,
         tuple(config.peers),
         random=random,
@@ -71,6 +82,7 @@ def _zab(config: NodeConfig, random: Random, records: list[Any]) -> Core:
 
 PROTOCOLS = {
     "raft": Protocol(_raft, raft.MESSAGES, raft.RECORDS),
+    "paxos": Protocol(_paxos, paxos.MESSAGES, paxos.RECORDS),
     "primary_backup": Protocol(_primary_backup, primary_backup.MESSAGES, primary_backup.RECORDS),
     "viewstamped": Protocol(_viewstamped, viewstamped.MESSAGES, viewstamped.RECORDS),
     "zab": Protocol(_zab, zab.MESSAGES, zab.RECORDS),

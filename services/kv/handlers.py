@@ -93,7 +93,7 @@ class KvHandlers:
 
     async def _write(self, command: Command, deadline: float, context: Context) -> web.Response:
         reply: Reply = await self._driver.propose(
-            encode_command(command), deadline=deadline, traceparent=context.traceparent
+            encode_command(command), deadline=deadline, traceparent=context.origin
         )
         context.fields["version"] = reply.version
         if reply.outcome == "ok":

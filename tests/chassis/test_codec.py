@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from services.chassis.codec import Codec, CodecError
-from services.protocols import primary_backup, raft, viewstamped, zab
+from services.protocols import paxos, primary_backup, raft, viewstamped, zab
 from services.protocols.core import Entry, Snapshot
 
 SEED = 20260101
@@ -45,6 +45,12 @@ def test_frame(codec: Codec) -> None:
     assert frame.messages == messages
 
 
+def test_frames_are_numbered(codec: Codec) -> None:
+    """The number travels; a frame without one (three fields) is a frame all the same."""
+    assert codec.decode_frame(codec.encode_frame("n1", (), [], 17)).number == 17
+    assert codec.decode_frame(msgspec.msgpack.encode(("n1", None, []))).number == 0
+
+
 def test_batch(codec: Codec) -> None:
     """Records come back in order, each as its own type."""
     records = [Snapshot(5, 2, b"state"), Entry(6, 2, b"x"), Entry(7, 3, b"")]
@@ -52,7 +58,7 @@ def test_batch(codec: Codec) -> None:
     assert codec.decode_batch(codec.encode_batch(records)) == records
 
 
-@pytest.mark.parametrize("protocol", [raft, primary_backup, viewstamped, zab])
+@pytest.mark.parametrize("protocol", [raft, paxos, primary_backup, viewstamped, zab])
 def test_protocols(protocol: Any) -> None:
     """Every message and record type of the protocols can be decoded by name."""
     Codec(protocol.MESSAGES)

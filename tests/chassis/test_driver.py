@@ -231,13 +231,14 @@ async def test_events(tmp_path: Path) -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with rig(tmp_path) as r:
         r.core.ready_now.events.append(Event("become_leader", {"term": 7}))
-        r.driver.receive(Frame("n2", [trace, "rubbish"], []))
+        r.driver.receive(Frame("n2", [f"{trace} r-1", "rubbish"], []))
         await until(lambda: r.core.ready_calls > 1)
     told = r.telemetry_path.read_text()
 
     assert '"event":"become_leader","kind":"protocol","term":7' in told
     assert '"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"' in told
     assert '"parent_span_id":"00f067aa0ba902b7"' in told
+    assert '"request_id":"r-1"' in told
     assert told.count('"event":"replicate"') == 1
 
 

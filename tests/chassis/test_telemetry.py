@@ -92,3 +92,21 @@ async def test_off() -> None:
 
     assert telemetry._events == []
     telemetry.close()
+
+
+async def test_frames_have_one_event_a_flush(tmp_path: Path) -> None:
+    """Frames are many: one event lists those of an interval, by peer and number, at both ends."""
+    path = tmp_path / "events.jsonl"
+    telemetry = make(path)
+    telemetry.frame_sent("n2", 1, "AppendEntries", 3, 7)
+    telemetry.frame_sent("n3", 1, "Heartbeat", 1, None)
+    telemetry.frame_received("n2", 5)
+    telemetry.flush()
+    (event,) = [json.loads(line) for line in path.read_text().splitlines()]
+
+    assert [sent[1:] for sent in event["sent"]] == [
+        ["n2", 1, "AppendEntries", 3, 7],
+        ["n3", 1, "Heartbeat", 1, None],
+    ]
+    assert [received[1:] for received in event["received"]] == [["n2", 5]]
+    telemetry.close()

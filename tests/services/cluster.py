@@ -18,7 +18,7 @@ from services.chassis.node import Node
 from services.kv import make_node
 
 # The protocols that elect a leader and promise linearizability: one set of tests for all.
-CONSENSUS = ("raft", "viewstamped", "zab")
+CONSENSUS = ("raft", "paxos", "viewstamped", "zab")
 
 
 async def until(condition: Callable[[], Any], within_s: float = 15.0) -> Any:

@@ -12,17 +12,29 @@ from typing import TYPE_CHECKING, Any
 from tests.simulation import bugs as raft_zoo
 from tests.simulation.bugs import CORRECT
 from tests.simulation.cluster import Trace, Violation
+from tests.simulation.paxos import PaxosRun
 from tests.simulation.raft import RaftRun
 from tests.simulation.viewstamped import ViewstampedRun
 from tests.simulation.zab import ZabRun
+from tests.simulation.zoo import paxos as paxos_zoo
 from tests.simulation.zoo import viewstamped as viewstamped_zoo
 from tests.simulation.zoo import zab as zab_zoo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PROTOCOLS: dict[str, Any] = {"raft": RaftRun, "viewstamped": ViewstampedRun, "zab": ZabRun}
-_ZOOS: dict[str, Any] = {"raft": raft_zoo, "viewstamped": viewstamped_zoo, "zab": zab_zoo}
+PROTOCOLS: dict[str, Any] = {
+    "raft": RaftRun,
+    "paxos": PaxosRun,
+    "viewstamped": ViewstampedRun,
+    "zab": ZabRun,
+}
+_ZOOS: dict[str, Any] = {
+    "raft": raft_zoo,
+    "paxos": paxos_zoo,
+    "viewstamped": viewstamped_zoo,
+    "zab": zab_zoo,
+}
 # By protocol: the planted bugs, and the absence of one.
 ZOO: dict[str, dict[str, Any]] = {
     protocol: {zoo.CORRECT.name: zoo.CORRECT, **zoo.BUGS} for protocol, zoo in _ZOOS.items()
@@ -38,6 +50,19 @@ INVARIANTS = (
     "linearizable reads",
     "durability",  # what a node restarts from is what it had promised
     "convergence",  # after healing: a leader, new writes and reads, equal replicas
+    # Paxos' (Paxos Made Moderately Complex, §2)
+    "one leader in a ballot",
+    "A1",  # ballots are adopted in rising order
+    "A2",  # accepted only in the ballot that is adopted
+    "A3",  # an acceptance is kept
+    "A4",  # one command for a ballot and slot
+    "A5",  # what a majority accepted, higher ballots accept too
+    "C1",  # one commander for a ballot and slot
+    "C2",  # what a majority accepted, higher ballots propose
+    "R1",  # one decision for a slot, and a majority accepted it
+    "R2",  # all slots up to the last one applied are decided
+    "R3",  # the state is what the decisions make of the initial one
+    "R4",  # what is decided stays decided
     # Viewstamped Replication's (§8 of the paper)
     "one primary in a view",
     "a primary only appends",

@@ -73,3 +73,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def slug(name: str) -> str:
     return "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")
+
+
+def near(path: Path) -> Path:
+    """The path as a user would type it here."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

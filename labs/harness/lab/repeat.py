@@ -11,6 +11,7 @@ from rich.console import Console
 from labs.harness.lab.definition import Lab
 from labs.harness.lab.directory import new_run_directory
 from labs.harness.lab.options import Options
+from labs.harness.lab.reporting import write_report
 from labs.harness.lab.runner import run
 from labs.harness.lab.story import Story
 from labs.harness.lab.verdict import EXIT_CODES
@@ -35,7 +36,10 @@ def repeat(lab: Lab, options: Options, out: Console) -> int:
     for number in range(options.repeat):
         once = replace(options, seed=(options.seed + number) % 2**32, repeat=1)
         story = Story(out, quiet=True)
-        verdict, _ = run(lab, once, story, new_run_directory(lab.name))
+        directory = new_run_directory(lab.name)
+        verdict, _ = run(lab, once, story, directory)
+        if verdict.verdict != "pass":
+            write_report(directory, story)  # of those that passed, `make report RUN=…` does it
         words[verdict.verdict] += 1
         times.append(verdict.elapsed_s)
     failures = options.repeat - words["pass"]

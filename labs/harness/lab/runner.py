@@ -7,18 +7,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from labs.harness.history import Recorder
 from labs.harness.lab.definition import Lab, Results, Variant
-from labs.harness.lab.directory import join, slug
+from labs.harness.lab.directory import join, near, slug
 from labs.harness.lab.environment import describe
 from labs.harness.lab.options import Options
 from labs.harness.lab.stage import InvalidRun, Stage
 from labs.harness.lab.story import Story
-from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, as_plain, decide
+from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, Word, as_plain, decide
 from labs.harness.links.control import LinksError
 from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
 from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut
@@ -87,6 +88,11 @@ async def _run(
         virtual_s=(
             round(loop.time() - loop_began, 3) if options.substrate == "simulation" else None
         ),
+        question=lab.question,
+        answer=cleandoc(lab.answer(results)) if word == "pass" else "",
+        follow_ups=dict(lab.follow_ups) if word == "pass" else {},
+        misses=lab.misses if word == "pass" else "",
+        comparison=_comparison(lab, results, word),
     )
     join(directory, list(results))
     verdict.save(directory)
@@ -116,7 +122,7 @@ async def _run_variant(
     directory: Path,
     faults: list[FaultRecord],
 ) -> VariantResult:
-    result = VariantResult(name=variant.name, expected=variant.expected)
+    result = VariantResult(name=variant.name, expected=variant.expected, about=variant.about)
     story.variant(variant.name, variant.expected, variant.about)
     began = time.monotonic()
     try:
@@ -165,8 +171,10 @@ async def _stage(
     async with AsyncExitStack() as stack:
         recorder = stack.enter_context(Recorder(own / "history.jsonl", _clock_ns(options)))
         story.now = lambda: recorder.now_ns() / 1e9
+        result.start_ns = recorder.start_ns
         spec = variant.cluster(options.nodes)
         cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
+        result.nodes, result.places = list(cluster.nodes), list(cluster.clients)
         result.members = cluster.member_flavours()
         for member, flavour in result.members.items():
             story.note(f"{member}: {flavour}")
@@ -219,6 +227,16 @@ def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:
     ]
 
 
+def _comparison(lab: Lab, results: Results, word: Word) -> list[list[str]]:
+    """The rows of figures side by side; none when a variant is missing or can't be trusted."""
+    if word not in ("pass", "fail") or len(results) < len(lab.variants):
+        return []
+    return [
+        [title, *(text.format_map(result.figures) for result in results.values())]
+        for title, text in lab.comparison
+    ]
+
+
 def _introduce(lab: Lab, options: Options, story: Story) -> None:
     story.title(lab.name, list(lab.questions), lab.question)
     story.note(
@@ -232,24 +250,14 @@ def _introduce(lab: Lab, options: Options, story: Story) -> None:
 def _conclude(
     lab: Lab, options: Options, results: Results, verdict: Verdict, story: Story, directory: Path
 ) -> None:
-    whole = verdict.verdict in ("pass", "fail") and len(results) == len(lab.variants)
-    if whole:
-        rows = [
-            (title, *(text.format_map(result.figures) for result in results.values()))
-            for title, text in lab.comparison
-        ]
-        story.comparison(list(results.values()), rows)
+    story.comparison(list(results.values()), [tuple(row) for row in verdict.comparison])
     story.verdict(verdict)
     if verdict.verdict == "pass":
-        story.answer(lab.answer(results))
+        story.answer(verdict.answer)
         story.follow_ups(lab.follow_ups, lab.misses)
     else:
         story.note(
             f"run it again: make lab-{lab.name} SEED={options.seed} "
             f"ON={options.substrate} FAULTS={options.plane}"
         )
-    try:
-        shown = directory.relative_to(Path.cwd())
-    except ValueError:
-        shown = directory
-    story.directory(f"{shown}/  (also runs/latest)")
+    story.directory(f"{near(directory)}/  (also runs/latest)")

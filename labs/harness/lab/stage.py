@@ -8,11 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar, overload
 
-from labs.harness.checkers import Result
+from labs.harness.checkers import Counterexample, Result
 from labs.harness.history import Recorder
 from labs.harness.lab.directory import read_lines
 from labs.harness.lab.story import Story
-from labs.harness.lab.verdict import Claim, VariantResult
+from labs.harness.lab.verdict import Claim, Shown, VariantResult
 from labs.harness.nemesis import Nemesis
 from labs.harness.nemesis.nemesis import Planned
 from labs.harness.testbed.cluster import Cluster, TimedOut, until
@@ -82,15 +82,17 @@ class Stage:
         counterexample is told with the claim.
         """
         story: list[str] = []
+        shown: Shown | None = None
         decided: bool | None
         if isinstance(holds, Result):
             decided = None if holds.valid == "unknown" else holds.valid
             if holds.counterexample is not None:
                 story = holds.counterexample.sentences
+                shown = _shown(holds.counterexample)
                 evidence = f"{evidence}: {holds.counterexample.anomaly}"
         else:
             decided = holds
-        claim = Claim(text, decided, evidence, control_breaks, story)
+        claim = Claim(text, decided, evidence, control_breaks, story, shown)
         self.result.claims.append(claim)
         self.story.claim(claim, self.result.expected)
 
@@ -192,3 +194,9 @@ class Stage:
         if not record.recovered:
             raise InvalidRun(f"{text}: healed, but not recovered: {record.recovered_how}")
         self.story.healed(f"healed, and recovered: {record.recovered_how}")
+
+
+def _shown(found: Counterexample) -> Shown:
+    return Shown(
+        found.anomaly, found.summary, [op.index for op in found.ops], found.key, found.forbidden
+    )

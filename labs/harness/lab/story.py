@@ -119,6 +119,11 @@ class Story:
     def directory(self, path: str) -> None:
         self._print(f"\n[dim]Evidence:[/] {escape(path)}", always=True)
 
+    def report(self, path: str) -> None:
+        self._print(
+            f"[dim]Report:[/] {escape(path)}  [dim](make report · make logs · make traces)[/]"
+        )
+
     def error(self, text: str) -> None:
         self.pause()
         self.console.print(f"[bold red]{escape(text)}[/]")

@@ -19,12 +19,26 @@ Outcome = Literal["holds", "breaks", "unknown"]
 EXIT_CODES: dict[Word, int] = {"pass": 0, "fail": 1, "inconclusive": 2, "invalid": 2}
 
 
+class Shown(msgspec.Struct):
+    """A counterexample as the report draws it: `ops` by their index in the variant's history.
+
+    `forbidden` (ns): where an operation would have had to take effect, and could not.
+    """
+
+    anomaly: str
+    summary: str
+    ops: list[int]
+    key: str | None = None
+    forbidden: tuple[int, int] | None = None
+
+
 class Claim(msgspec.Struct):
     """A sentence about the system, checked against evidence of this run.
 
     `holds` is None when the evidence does not decide it (a checker said "unknown").
     `control_breaks` marks the claims that the control exists to break. `counterexample`: a story
-    of at most six operations, a sentence each, when a checker found one.
+    of at most six operations, a sentence each, when a checker found one; `shown`: the same, for
+    drawing.
     """
 
     text: str
@@ -32,6 +46,7 @@ class Claim(msgspec.Struct):
     evidence: str
     control_breaks: bool = False
     counterexample: list[str] = []
+    shown: Shown | None = None
 
 
 class FaultRecord(msgspec.Struct):
@@ -54,6 +69,8 @@ class VariantResult(msgspec.Struct):
 
     `crash`: a node contradicted itself and stopped, which no variant may do, nor a control.
     `members`: what really ran as Redis and Kafka, by the member's name.
+    `start_ns`: what the machine's monotonic clock read at time 0 of the history; the nodes' own
+    telemetry has that clock. `nodes` and `places`: who replicates, where clients stand.
     """
 
     name: str
@@ -63,6 +80,10 @@ class VariantResult(msgspec.Struct):
     crash: str | None = None
     elapsed_s: float = 0.0
     figures: dict[str, Any] = {}
+    about: str = ""
+    start_ns: int = 0
+    nodes: list[str] = []
+    places: list[str] = []
     members: dict[str, str] = {}
 
     @property
@@ -83,7 +104,11 @@ class VariantResult(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct):
-    """The whole run, as `verdict.json` holds it. `plane`: where faults of links struck."""
+    """The whole run, as `verdict.json` holds it. `plane`: where faults of links struck.
+
+    `answer`, `follow_ups`, `misses` (of a run that passed) and `comparison` (a title, then a cell
+    per variant) are those of the console, for the report.
+    """
 
     lab: str
     questions: list[int]
@@ -97,6 +122,11 @@ class Verdict(msgspec.Struct):
     faults: list[FaultRecord]
     environment: dict[str, Any]
     virtual_s: float | None = None  # in a simulation: what `elapsed_s` of real time stood for
+    question: str = ""
+    answer: str = ""
+    follow_ups: dict[str, str] = {}
+    misses: str = ""
+    comparison: list[list[str]] = []
 
     @property
     def exit_code(self) -> int:

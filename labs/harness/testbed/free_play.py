@@ -110,6 +110,21 @@ def logs() -> int:
     return _compose("--profile", "*", "logs", "--no-color", "--timestamps", "--tail", "200")
 
 
+def is_up() -> bool:
+    """Does a container of the free play run?"""
+    label = f"label=com.docker.compose.project={project()}"
+    try:
+        found = subprocess.run(
+            ["docker", "ps", "--quiet", "--filter", label],
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return bool(found.stdout.strip())
+
+
 def status(out: Console) -> int:
     """Who leads, who can reach whom, what is cut."""
     return asyncio.run(_status(out))

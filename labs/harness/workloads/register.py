@@ -22,10 +22,11 @@ from typing import Any
 
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
-from services.chassis.errors import Definite, Indefinite, NotFound
+from labs.harness.workloads.tracing import new_trace
+from services.chassis.errors import Definite, Indefinite, NotFound, PreconditionFailed
 from services.kv.client import KvClient, Reply
 
-Call = Callable[[], Awaitable[Reply]]
+Call = Callable[[dict[str, str]], Awaitable[Reply]]
 
 
 @dataclass(slots=True)
@@ -151,11 +152,13 @@ class RegisterWorkload:
             await client.close()
 
     async def _final_read(self, client: KvClient, key: str, place: str, within_s: float) -> None:
-        process = self._new_process()
-        handle = self.recorder.invoke(process, "read", key, None, client=place, final=True)
+        process, trace = self._new_process(), new_trace()
+        handle = self.recorder.invoke(
+            process, "read", key, None, client=place, final=True, **trace.fields
+        )
         deadline_ms = int(within_s * 1000)
         try:
-            reply = await client.get(key, deadline_ms=deadline_ms)
+            reply = await client.get(key, deadline_ms=deadline_ms, headers=trace.headers)
         except NotFound:
             self.recorder.ok(handle, value=None)
         except (Definite, Indefinite) as error:
@@ -188,11 +191,11 @@ class RegisterWorkload:
         process = place.idle.pop() if place.idle else self._new_process()
         f, key, value, call = self._draw(place, process, random)
         place.in_flight += 1
-        invoke_ns = self.recorder.now_ns()
-        handle = self.recorder.invoke(process, f, key, value, client=place.name)
+        invoke_ns, trace = self.recorder.now_ns(), new_trace()
+        handle = self.recorder.invoke(process, f, key, value, client=place.name, **trace.fields)
         node, kind = None, "info"
         try:
-            reply = await call()
+            reply = await call(trace.headers)
             node, kind = reply.node, "ok"
             shown = reply.value if f == "read" else value
             self._last_seen[process, key] = (
@@ -206,6 +209,9 @@ class RegisterWorkload:
                 self.recorder.ok(handle, value=None)
             else:
                 self.recorder.fail(handle, error=str(absent))
+        except PreconditionFailed as refused:
+            kind = "fail"
+            self.recorder.fail(handle, error=str(refused), refused=True)  # available, and said no
         except Definite as error:
             kind = "fail"
             self.recorder.fail(handle, error=str(error))
@@ -227,16 +233,18 @@ class RegisterWorkload:
         key = random.choice(self.keys)
         seen = self._last_seen.get((process, key))
         if dice < 0.35:
-            return "read", key, None, lambda: client.get(key, deadline_ms=deadline_ms)
+            return "read", key, None, lambda headers: client.get(
+                key, deadline_ms=deadline_ms, headers=headers)  # fmt: skip
         value = self._new_value()
         if dice < 0.55:
             key = f"once-{len(self.once)}"
             self.once.append(key)
         elif dice < 0.70 and seen is not None:
             expected, version = seen
-            return "cas", key, [expected, value], lambda: client.cas(
-                key, value, version=version, deadline_ms=deadline_ms)  # fmt: skip
-        return "write", key, value, lambda: client.put(key, value, deadline_ms=deadline_ms)
+            return "cas", key, [expected, value], lambda headers: client.cas(
+                key, value, version=version, deadline_ms=deadline_ms, headers=headers)  # fmt: skip
+        return "write", key, value, lambda headers: client.put(
+            key, value, deadline_ms=deadline_ms, headers=headers)  # fmt: skip
 
     def _new_process(self) -> int:
         self._processes += 1
@@ -260,10 +268,5 @@ def _new(f: str, value: Any) -> Any:
 
 
 def _answer(reply: Reply) -> dict[str, Any]:
-    """What joins an operation to the nodes' logs and traces."""
-    return {
-        "version": reply.version,
-        "node": reply.node,
-        "request_id": reply.request_id,
-        "trace_id": reply.trace_id,
-    }
+    """What the answer says beside the value. The ids are in the call already."""
+    return {"version": reply.version, "node": reply.node}

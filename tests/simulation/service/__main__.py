@@ -18,13 +18,8 @@ from collections.abc import Iterator
 
 from tests.simulation.service.bugs import BUGS
 from tests.simulation.service.plan import Plan, draw
-from tests.simulation.service.run import Failure, simulate
+from tests.simulation.service.run import Failure, run_one
 from tests.simulation.service.shrink import shrink
-
-
-def run_one(work: tuple[int, str]) -> tuple[int, Failure | None]:
-    seed, bug = work
-    return seed, simulate(draw(seed), bug)
 
 
 def _results(seeds: range, bug: str, processes: int) -> Iterator[tuple[int, Failure | None]]:

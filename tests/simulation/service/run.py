@@ -28,7 +28,7 @@ from labs.harness.testbed.simulation.cluster import SimulatedCluster, SimulatedT
 from services.chassis.errors import Definite, Indefinite, NotFound
 from services.kv.client import KvClient
 from tests.simulation.service.bugs import BUGS
-from tests.simulation.service.plan import CLIENTS, Fault, Operation, Plan
+from tests.simulation.service.plan import CLIENTS, Fault, Operation, Plan, draw
 
 CONVERGE_WITHIN_S = 30.0
 DEADLINE_MS = 500
@@ -216,6 +216,12 @@ def simulate(plan: Plan, bug: str = "none", *, tell: bool = False) -> Failure | 
         if failure is None or not tell:
             return failure
         return Failure(failure.promise, failure.detail, tuple(_story(plan, directory)))
+
+
+def run_one(work: tuple[int, str]) -> tuple[int, Failure | None]:
+    """`simulate` by names, for another process (which cannot import from a `__main__`)."""
+    seed, bug = work
+    return seed, simulate(draw(seed), bug)
 
 
 def _simulate(plan: Plan, directory: Path, bug: str) -> Failure | None:

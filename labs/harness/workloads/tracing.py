@@ -1,0 +1,45 @@
+"""The trace that a client begins: each operation is the root span of its own.
+
+The ids are in the call's line of the history, written before the request is sent: an operation that
+nobody answered is the one whose trace and log lines a reader wants most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+# Seeded by the operating system: with the run's seed both variants would draw the same ids.
+_random = Random()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The ids of one operation: 32, 16 and 8 hexadecimal digits."""
+
+    trace_id: str
+    span_id: str
+    request_id: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the request carries (W3C Trace Context, and the id that log lines are joined by)."""
+        return {
+            "traceparent": f"00-{self.trace_id}-{self.span_id}-01",
+            "X-Request-Id": self.request_id,
+        }
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the history keeps of it."""
+        return {
+            "trace_id": self.trace_id,
+            "span_id": self.span_id,
+            "request_id": self.request_id,
+        }
+
+
+def new_trace() -> Trace:
+    """Ids that no other operation has."""
+    bits = _random.getrandbits
+    return Trace(f"{bits(128) or 1:032x}", f"{bits(64) or 1:016x}", f"{bits(32):08x}")
