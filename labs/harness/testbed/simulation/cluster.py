@@ -34,6 +34,7 @@ from labs.harness.testbed.simulation.loop import VirtualLoop
 from labs.harness.testbed.simulation.network import LOOPBACK, Address, Network, SimulatedLinks
 from labs.harness.testbed.simulation.process import Process, service
 from labs.harness.testbed.simulation.scheduler import Simulation
+from labs.harness.workloads.tracing import reseed
 
 STOP_GRACE_S = 1.0
 DATA = Path("/data")  # on the simulated disks; each node has one of its own
@@ -62,6 +63,7 @@ class SimulatedTestbed:
     async def __aenter__(self) -> SimulatedTestbed:
         # What a library draws from the module's own generator (aiohttp shuffles waiters with it).
         global_random.seed(self.simulation.seed)
+        reseed(self.simulation.seed)
         return self
 
     async def __aexit__(
