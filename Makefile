@@ -13,7 +13,7 @@ FAULTS ?=
 export ON SEED REPEAT NODES FAULTS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs report traces compare doctor clean test sim lint types bench bench-checkers lock kafka \
+.PHONY: help setup labs report traces compare doctor clean test sim shrink lint types bench bench-checkers lock kafka \
 	up status cut heal logs down images-offline engine
 
 help: ## this list
@@ -69,8 +69,13 @@ clean: ## remove runs, bytecode and what a killed run left behind
 test: $(VENV)/.test ## the whole test suite
 	@$(VENV)/bin/python -m pytest
 
-sim: $(VENV)/.test ## seeded simulation of the protocol cores [PROTOCOL=raft|paxos|viewstamped|zab] [RUNS=10000] [SEED=0]
-	@$(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0)
+sim: $(VENV)/.test ## seeded simulation of a core, or of the service [PROTOCOL=raft|paxos|viewstamped|zab] or [SERVICE=kv] [RUNS=10000] [SEED=0]
+	@if test -n "$(SERVICE)"; \
+	then $(VENV)/bin/python -m tests.simulation.service --service $(SERVICE) --runs $(or $(RUNS),1000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); \
+	else $(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0); fi
+
+shrink: $(VENV)/.test ## reduce a failing run of the simulated service to what matters: SEED=… [BUG=…]
+	@$(VENV)/bin/python -m tests.simulation.service --shrink --seed $(or $(SEED),0) --bug $(or $(BUG),none)
 
 up: $(VENV)/.run ## containers for free play: store, links, Redis, Kafka [BROKERS=1|3]
 	@BROKERS=$(BROKERS) $(LABS) up

@@ -8,6 +8,7 @@ after a failed fsync the kernel may have dropped the dirty pages and report succ
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -21,6 +22,28 @@ class Files:
     def open(self, path: Path) -> int:
         """A descriptor for reading and writing; the file is created when absent."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def read(self, path: Path) -> bytes:
+        """All that the file holds."""
+        return path.read_bytes()
+
+    def make_directory(self, path: Path) -> None:
+        """The directory is there, with those above it."""
+        path.mkdir(parents=True, exist_ok=True)
+
+    def names(self, path: Path) -> list[str]:
+        """What is in the directory, in alphabetical order."""
+        return sorted(os.listdir(path))
+
+    def lock(self, descriptor: int) -> bool:
+        """Whether this process has the file for itself now; until it ends or closes it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            return False
+        return True
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
         """All of `data` at `offset` (pwrite may write less than it was given)."""

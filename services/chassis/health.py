@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ class Observed:
 
     clock: Clock
     metrics: Metrics
+    pid: int
 
     def status(self) -> dict[str, Any]:
         """The document of `/status` without clock and pid."""
@@ -53,7 +53,7 @@ def add_routes(app: App, node: Observed, *, fault_injection: bool) -> None:
         return json_response({"ready": True})
 
     async def status(_: web.BaseRequest, __: Context) -> web.Response:
-        return json_response({**node.status(), "clock": node.clock.status(), "pid": os.getpid()})
+        return json_response({**node.status(), "clock": node.clock.status(), "pid": node.pid})
 
     async def metrics(_: web.BaseRequest, __: Context) -> web.Response:
         return web.Response(body=node.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

@@ -17,11 +17,10 @@ from aiohttp import web
 
 from services.chassis import health
 from services.chassis.app import App, Context
-from services.chassis.clock import Clock
 from services.chassis.codec import Codec
 from services.chassis.config import NodeConfig
 from services.chassis.driver import Driver, StateMachine
-from services.chassis.files import Files, UnsafeFiles
+from services.chassis.machine import Machine
 from services.chassis.metrics import Metrics
 from services.chassis.storage import Storage, StorageError
 from services.chassis.telemetry import TEXT_MAX, Telemetry, process_log
@@ -41,6 +40,7 @@ class Node(health.Observed):
         messages, records: the protocol's MESSAGES and RECORDS.
         make_core: builds the core from the recovered records.
         state_machine: what the log is applied to.
+        machine: time, files, chance; default: the real ones.
 
     Raises StorageError.
     """
@@ -53,19 +53,26 @@ class Node(health.Observed):
         records: Iterable[type],
         make_core: MakeCore,
         state_machine: StateMachine,
-        clock: Clock | None = None,
-        files: Files | None = None,
+        machine: Machine | None = None,
     ) -> None:
+        machine = machine or Machine()
         self.config = config
-        self.clock = clock or Clock()
-        self.log = process_log(config.node, self.clock)
+        self.clock = machine.clock
+        self.pid = machine.pid
+        self.log = process_log(config.node, self.clock, machine.output)
         self.metrics = Metrics()
         self.exit_code = 0
         self._stopping = asyncio.Event()
-        if files is None:
-            files = UnsafeFiles() if config.fsync == "never" else Files()
+        files = machine.files(config.fsync)
         self.storage = Storage(config.data_dir, Codec({*records, Snapshot}), files)
-        self.telemetry = Telemetry(config.node, self.clock, config.telemetry, self.log)
+        self.telemetry = Telemetry(
+            config.node,
+            self.clock,
+            config.telemetry,
+            self.log,
+            random=Random(machine.random.getrandbits(64)),
+            open_file=machine.open_events,
+        )
         # Not the seed alone: all nodes would draw the same election timeouts and split each vote.
         random = Random(f"{config.seed}/{config.node}")
         core = make_core(config, random, self.storage.take_records())
@@ -74,7 +81,7 @@ class Node(health.Observed):
             config.peers,
             Codec(messages),
             lambda frame: self.driver.receive(frame),
-            random=Random(),
+            random=Random(machine.random.getrandbits(64)),
             log=self.log,
             telemetry=self.telemetry,
         )

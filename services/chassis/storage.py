@@ -38,9 +38,6 @@ the rename that is the old state, whole; after it the new one, whole.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import re
 import struct
 import zlib
@@ -118,7 +115,7 @@ class Storage:
         self._offset = 0
         self._allocated = 0
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            self._files.make_directory(directory)
             self._take_lock()
             self._recover()
         except OSError as exc:
@@ -133,17 +130,13 @@ class Storage:
 
     def _take_lock(self) -> None:
         self._lock = self._files.open(self.directory / "lock")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            if exc.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise StorageError(f"{self.directory}: another process uses this directory") from None
+        if not self._files.lock(self._lock):
+            raise StorageError(f"{self.directory}: another process uses this directory")
 
     # ------------------------------------------------------------------ recovery
 
     def _recover(self) -> None:
-        found = [m for name in os.listdir(self.directory) if (m := _NAME.fullmatch(name))]
+        found = [m for name in self._files.names(self.directory) if (m := _NAME.fullmatch(name))]
         whole = [int(m[2]) for m in found if m[1] == "snapshot" and not m[3]]
         self._generation = max(whole, default=0)
         wal = self._path("wal", self._generation)
@@ -166,13 +159,13 @@ class Storage:
 
     def _recover_snapshot(self) -> None:
         path = self._path("snapshot", self._generation)
-        payload = _batch_at(path.read_bytes(), 0, self._generation)
+        payload = _batch_at(self._files.read(path), 0, self._generation)
         if payload is None:
             raise StorageError(f"{path}: damaged at offset 0: the checksum does not match")
         self.records += self._decode(path, 0, payload)
 
     def _recover_wal(self, path: Path) -> None:
-        data = path.read_bytes()
+        data = self._files.read(path)
         offset = 0
         while (payload := _batch_at(data, offset, self._generation)) is not None:
             self.records += self._decode(path, offset, payload)

@@ -23,10 +23,10 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import msgspec
 import structlog
@@ -64,10 +64,45 @@ def parse_traceparent(header: str | None) -> TraceParent | None:
     return TraceParent(match[1], match[2]) if match else None
 
 
-class Telemetry:
-    """Writes the wide events of one node to a file; without a path it swallows them."""
+class EventFile:
+    """Where the events of a node go: a file that is only ever appended to."""
 
-    def __init__(self, node: str, clock: Clock, path: Path | None, log: Any) -> None:
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o644)
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`. Raises OSError."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def close(self) -> None:
+        """Give the descriptor back. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class Telemetry:
+    """Writes the wide events of one node to a file; without a path it swallows them.
+
+    `random`: draws the ids. By default it is seeded by the operating system in this process: the
+    generator of the `random` module is copied by fork, and all nodes of a local cluster would draw
+    the same trace ids.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        clock: Clock,
+        path: Path | None,
+        log: Any,
+        *,
+        random: Random | None = None,
+        open_file: Callable[[Path], EventFile] = EventFile,
+    ) -> None:
         self.node = node
         self.enabled = path is not None
         self.lost = 0
@@ -78,14 +113,8 @@ class Telemetry:
         self._sent: list[tuple[int, str, int, str, int, int | None]] = []
         self._received: list[tuple[int, str, int]] = []
         self._flush_handle: asyncio.TimerHandle | None = None
-        # Seeded by the operating system in this process: the generator of the `random` module is
-        # copied by fork, and all nodes of a local cluster would draw the same trace ids.
-        self._random = Random()
-        self._descriptor = -1
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(path, flags, 0o644)
+        self._random = random or Random()
+        self._file = None if path is None else open_file(path)
 
     def new_trace_id(self) -> str:
         """32 hexadecimal digits."""
@@ -149,12 +178,10 @@ class Telemetry:
             self._flush_handle = None
         self._tell_frames()
         events, self._events = self._events, []
-        if not events or self._descriptor < 0:
+        if not events or self._file is None:
             return
         try:
-            data = memoryview(self._encoder.encode_lines(events))
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            self._file.write(self._encoder.encode_lines(events))
         except OSError as exc:
             if not self.lost:
                 self._log.warning("telemetry is being lost", error=str(exc))
@@ -164,13 +191,16 @@ class Telemetry:
         """Flush, and write no more."""
         self.flush()
         self.enabled = False
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
-def process_log(node: str, clock: Clock) -> Any:
-    """A structlog logger: JSON lines on stderr. For start, stop and warnings, not for requests."""
+def process_log(node: str, clock: Clock, output: TextIO | None = None) -> Any:
+    """A structlog logger: JSON lines on `output` (default: stderr).
+
+    For start, stop and warnings, not for requests.
+    """
 
     def stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         own = {"time": clock.wall(), "monotonic_ns": clock.true_monotonic_ns(), "node": node}
@@ -178,7 +208,7 @@ def process_log(node: str, clock: Clock) -> Any:
 
     # Wrapped by itself, not by structlog.configure(): tests run several nodes in one process.
     return structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.PrintLogger(output or sys.stderr),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,

@@ -306,7 +306,7 @@ class Transport:
         self._log = log
         self._session: aiohttp.ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._incoming: set[web.WebSocketResponse] = set()
+        self._incoming: dict[web.WebSocketResponse, None] = {}  # in the order they came
         self._newest: dict[str, web.WebSocketResponse] = {}
 
     def start(self) -> None:
@@ -361,7 +361,7 @@ class Transport:
             raise Unavailable("too many connections from peers")
         ws = web.WebSocketResponse(compress=False, max_msg_size=FRAME_BYTES_MAX, timeout=0.5)
         await ws.prepare(request)
-        self._incoming.add(ws)
+        self._incoming[ws] = None
         try:
             previous, self._newest[src] = self._newest.get(src), ws
             if previous is not None:
@@ -369,7 +369,7 @@ class Transport:
                 await previous.close(code=aiohttp.WSCloseCode.GOING_AWAY)
             await self._receive(ws, src)
         finally:
-            self._incoming.discard(ws)
+            self._incoming.pop(ws, None)
             if self._newest.get(src) is ws:
                 del self._newest[src]
         return ws

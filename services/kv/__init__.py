@@ -7,11 +7,11 @@ clusters fork their nodes from a process that has done it.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 
 from services.chassis.config import EXIT_BAD_CONFIGURATION, ConfigError, NodeConfig, load
 from services.chassis.loop import new_event_loop
+from services.chassis.machine import Machine
 from services.chassis.node import EXIT_STORAGE, Node
 from services.chassis.storage import StorageError
 from services.kv.cores import PROTOCOLS
@@ -19,7 +19,7 @@ from services.kv.handlers import KvHandlers
 from services.kv.state_machine import KeyValueStore
 
 
-def make_node(config: NodeConfig) -> Node:
+def make_node(config: NodeConfig, machine: Machine | None = None) -> Node:
     """A node of the store, not yet started. Raises StorageError."""
     store = KeyValueStore()
     protocol = PROTOCOLS[config.protocol]
@@ -29,26 +29,28 @@ def make_node(config: NodeConfig) -> Node:
         records=protocol.records,
         make_core=protocol.make,
         state_machine=store,
+        machine=machine,
     )
     KvHandlers(node.driver, store).add_routes(node.app)
     return node
 
 
-async def _serve(config: NodeConfig) -> int:
+async def serve(environ: Mapping[str, str], machine: Machine) -> int:
+    """Run a node until it is told to stop; returns the exit code (2: bad configuration)."""
     try:
-        node = make_node(config)
+        config = load(environ)
+    except ConfigError as exc:
+        print(exc, file=machine.output)
+        return EXIT_BAD_CONFIGURATION
+    try:
+        node = make_node(config, machine)
     except StorageError as exc:
-        print(f"{config.node}: {exc}", file=sys.stderr)  # noqa: T201
+        print(f"{config.node}: {exc}", file=machine.output)
         return EXIT_STORAGE
     return await node.run()
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Run a node until it is told to stop; returns the exit code (2: bad configuration)."""
-    try:
-        config = load(environ)
-    except ConfigError as exc:
-        print(exc, file=sys.stderr)  # noqa: T201
-        return EXIT_BAD_CONFIGURATION
+    """`serve` as a process of its own."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(serve(environ, Machine()))

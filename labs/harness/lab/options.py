@@ -79,6 +79,8 @@ def check(
     node_count = _number("NODES", nodes, NODES, default=5)
     # The last question of all: an engine takes a moment to answer, an image may have to be built.
     substrate, why, engine = _substrate(on, plane, kinds, tell)
+    if substrate == "simulation":
+        why = f"seed {seed_number}, virtual time"
     return Options(
         substrate=substrate,
         why=why,
@@ -95,13 +97,15 @@ def check(
 def _substrate(
     on: str, plane: Plane, kinds: Callable[[], Iterable[str]], tell: Callable[[str], None]
 ) -> tuple[Substrate, str, Engine | None]:
-    if on == "simulation":
-        raise Unavailable(f"ON={on} is not built yet; type: make lab-… ON=local")
     if plane == "packets":
+        if on == "simulation":
+            raise Unavailable("FAULTS=packets needs containers: say FAULTS=proxies")
         if on == "local":
             raise Unavailable("FAULTS=packets needs containers: say ON=compose, or FAULTS=proxies")
         if sys.platform != "linux":
             raise Unavailable("FAULTS=packets needs Linux: say FAULTS=proxies")
+    if on == "simulation":
+        return "simulation", "", None
     if on == "local":
         return "local", "asked for", None
     try:

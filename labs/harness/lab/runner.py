@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from random import Random
@@ -27,8 +28,9 @@ from labs.harness.testbed.local import LocalTestbed
 
 if TYPE_CHECKING:
     from labs.harness.testbed.compose import ComposeTestbed
+    from labs.harness.testbed.simulation.cluster import SimulatedTestbed
 
-    Testbed = LocalTestbed | ComposeTestbed
+    Testbed = LocalTestbed | ComposeTestbed | SimulatedTestbed
 
 # What makes an experiment worthless without saying anything about the system.
 TROUBLE = (InvalidRun, TestbedError, TimedOut, LinksError, NemesisError, ShapeError)
@@ -41,13 +43,24 @@ def run(
 
     `launched`: a zygote that was started earlier, to have it warm by now.
     """
-    return asyncio.run(_run(lab, options, story, directory, launched))
+    with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
+        return runner.run(_run(lab, options, story, directory, launched))
+
+
+def _loop_factory(options: Options) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """In a simulation the harness, too, lives in virtual time."""
+    if options.substrate != "simulation":
+        return None
+    from labs.harness.testbed.simulation.cluster import new_loop  # with the service: not cheap
+
+    return partial(new_loop, options.seed)
 
 
 async def _run(
     lab: Lab, options: Options, story: Story, directory: Path, launched: Launched | None
 ) -> tuple[Verdict, Results]:
-    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    began, loop_began = time.monotonic(), loop.time()
     results: Results = {}
     faults: list[FaultRecord] = []
     async with AsyncExitStack() as stack:
@@ -72,6 +85,9 @@ async def _run(
         variants=[as_plain(result) for result in results.values()],
         faults=faults,
         environment=describe() | ({"engine": str(options.engine)} if options.engine else {}),
+        virtual_s=(
+            round(loop.time() - loop_began, 3) if options.substrate == "simulation" else None
+        ),
         question=lab.question,
         answer=cleandoc(lab.answer(results)) if word == "pass" else "",
         follow_ups=dict(lab.follow_ups) if word == "pass" else {},
@@ -87,6 +103,10 @@ async def _run(
 def _testbed(options: Options, directory: Path, launched: Launched | None) -> Testbed:
     if options.substrate == "local":
         return LocalTestbed(directory, launched=launched)
+    if options.substrate == "simulation":
+        from labs.harness.testbed.simulation.cluster import SimulatedTestbed
+
+        return SimulatedTestbed(directory)
     from labs.harness.testbed.compose import ComposeTestbed  # most runs do without
 
     assert options.engine is not None, "checked with the options"
@@ -149,7 +169,7 @@ async def _stage(
     own = directory / slug(variant.name)
     own.mkdir()
     async with AsyncExitStack() as stack:
-        recorder = stack.enter_context(Recorder(own / "history.jsonl", time.monotonic_ns))
+        recorder = stack.enter_context(Recorder(own / "history.jsonl", _clock_ns(options)))
         story.now = lambda: recorder.now_ns() / 1e9
         result.start_ns = recorder.start_ns
         spec = variant.cluster(options.nodes)
@@ -178,6 +198,14 @@ async def _stage(
             seed=options.seed,
         )
         yield stage
+
+
+def _clock_ns(options: Options) -> Callable[[], int]:
+    """The clock that the nodes' telemetry has, too: the machine's, or that of the simulation."""
+    if options.substrate != "simulation":
+        return time.monotonic_ns
+    loop = asyncio.get_running_loop()
+    return lambda: int(loop.time() * 1e9)
 
 
 def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:

@@ -84,7 +84,10 @@ class Story:
     def verdict(self, verdict: Verdict) -> None:
         self.pause()
         word = f"[{STYLES[verdict.verdict]}]{verdict.verdict.upper()}[/]"
-        self._print(f"\nVerdict {word} in {verdict.elapsed_s:.1f} s: {escape(verdict.reason)}",
+        took = f"{verdict.elapsed_s:.1f} s"
+        if verdict.virtual_s is not None:
+            took += f" ({verdict.virtual_s:.1f} s of virtual time)"
+        self._print(f"\nVerdict {word} in {took}: {escape(verdict.reason)}",
                     always=True)  # fmt: skip
 
     def comparison(self, results: list[VariantResult], rows: list[tuple[str, ...]]) -> None:

@@ -121,6 +121,7 @@ class Verdict(msgspec.Struct):
     variants: list[dict[str, Any]]
     faults: list[FaultRecord]
     environment: dict[str, Any]
+    virtual_s: float | None = None  # in a simulation: what `elapsed_s` of real time stood for
     question: str = ""
     answer: str = ""
     follow_ups: dict[str, str] = {}

@@ -151,7 +151,8 @@ class ClockEffect:
         return Feeling(bool(words), f"clocks: {some(words)}")
 
     async def recover(self, within_s: float) -> Feeling:
-        for node in self._before.keys() & set(self._plane.running()):
+        running = self._plane.running()
+        for node in [each for each in self._before if each in running]:
             clock = await self._clock(node, within_s)
             if clock["rate"] != self._before[node]["rate"]:
                 return Feeling(False, f"{node} still runs at rate {clock['rate']:g}")

@@ -82,7 +82,7 @@ class LinkEffect:
         return Feeling(True, f"{_links(seen)} {answer} again")
 
     async def _feel_silence(self, suspects: dict[probe.Way, Link], within_s: float) -> Feeling:
-        destinations = {link.dst for link in suspects.values()}
+        destinations = dict.fromkeys(link.dst for link in suspects.values())
         links = self._plane.intact_links()
         # In a large cluster every k-th will do; the ways round the links to what is cut, all.
         every = 1 + len(links) // MAX_INTACT

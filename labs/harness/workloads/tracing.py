@@ -13,6 +13,11 @@ from random import Random
 _random = Random()
 
 
+def reseed(seed: int) -> None:
+    """For a simulation: the ids, too, come from its seed."""
+    _random.seed(seed)
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """The ids of one operation: 32, 16 and 8 hexadecimal digits."""
