@@ -11,7 +11,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -30,7 +30,15 @@ from services.protocols.core import Core, Snapshot
 EXIT_SOFTWARE, EXIT_OS, EXIT_STORAGE = 70, 71, 74  # sysexits.h: EX_SOFTWARE, EX_OSERR, EX_IOERR
 GRACE_S = 2.0
 
-MakeCore = Callable[[NodeConfig, Random, list[Any]], Core]
+
+class Chance(NamedTuple):
+    """`seeded` draws the same at every start of the node, by KV_SEED; `fresh` never does."""
+
+    seeded: Random
+    fresh: Random
+
+
+MakeCore = Callable[[NodeConfig, Chance, list[Any]], Core]
 
 
 class Node(health.Observed):
@@ -74,8 +82,9 @@ class Node(health.Observed):
             open_file=machine.open_events,
         )
         # Not the seed alone: all nodes would draw the same election timeouts and split each vote.
-        random = Random(f"{config.seed}/{config.node}")
-        core = make_core(config, random, self.storage.take_records())
+        seeded = Random(f"{config.seed}/{config.node}")
+        chance = Chance(seeded, fresh=Random(machine.random.getrandbits(64)))
+        core = make_core(config, chance, self.storage.take_records())
         self.transport = Transport(
             config.node,
             config.peers,
