@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from services.chassis.errors import DeadlineExceeded, InternalError, ServiceError, Unavailable
 from services.protocols.core import Entry, ReadGrant, ReadRefusal
+
+SWEEP_MIN = 1024  # waiting and answered futures; fewer are not worth a sweep
 
 
 def fail(future: asyncio.Future[Any], error: ServiceError) -> None:
@@ -32,8 +34,9 @@ class Deadlines:
     """Fails futures at their deadlines (on the event loop's clock), by one timer for all.
 
     A timer per request, made and cancelled, costs more than to apply the request, and nearly all
-    are answered long before. Here an answered future stays in the heap until it comes to the top
-    and the timer fires: at 10 000 requests a second with 2 s each, 20 000 small tuples.
+    are answered long before. An answered future stays in the heap until it comes to the top and
+    the timer fires, or until the answered ones are swept out: whenever the heap has doubled, so
+    that it costs a constant per request and holds at most as many answered as waiting ones.
     """
 
     def __init__(self, error: Callable[[], ServiceError]) -> None:
@@ -41,10 +44,18 @@ class Deadlines:
         self._loop = asyncio.get_running_loop()
         self._heap: list[tuple[float, int, asyncio.Future[Any]]] = []
         self._number = 0  # breaks ties: futures have no order
+        self._sweep_at = SWEEP_MIN
         self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, deadline: float, future: asyncio.Future[Any]) -> None:
         """`future` fails at `deadline`, if it is not done by then."""
+        if len(self._heap) >= self._sweep_at:
+            self._heap = [waiting for waiting in self._heap if not waiting[2].done()]
+            heapify(self._heap)
+            self._sweep_at = max(SWEEP_MIN, 2 * len(self._heap))
         self._number += 1
         heappush(self._heap, (deadline, self._number, future))
         if self._timer is None or deadline < self._timer.when():

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from services.chassis.errors import DeadlineExceeded
-from services.chassis.waiters import Deadlines
+from services.chassis.waiters import SWEEP_MIN, Deadlines
 
 
 async def test_each_at_its_own_time() -> None:
@@ -59,3 +59,25 @@ async def test_cancelled_deadlines_never_come() -> None:
     await later
 
     assert not future.done()
+
+
+async def test_the_answered_are_swept_out() -> None:
+    """A thousand waiting, a hundred thousand answered: what is kept follows the waiting."""
+    loop = asyncio.get_running_loop()
+    deadlines = Deadlines(lambda: DeadlineExceeded("late"))
+    far = loop.time() + 60
+    waiting = [loop.create_future() for _ in range(1000)]
+    for future in waiting:
+        deadlines.add(far, future)
+    for _ in range(100_000):
+        answered: asyncio.Future[None] = loop.create_future()
+        answered.set_result(None)
+        deadlines.add(far, answered)
+
+    assert len(deadlines) <= 2 * max(SWEEP_MIN, len(waiting)) + 1
+    soon = loop.create_future()
+    deadlines.add(loop.time() + 0.01, soon)
+    with pytest.raises(DeadlineExceeded):
+        await soon
+    assert not any(future.done() for future in waiting)
+    deadlines.cancel()
