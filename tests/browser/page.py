@@ -80,7 +80,9 @@ class Page:
 
     def text(self, selector: str) -> str:
         """The text of an element, shown or not."""
-        return str(self.run("return document.querySelector(arguments[0]).textContent", selector))
+        return str(
+            self.run("return document.querySelector(arguments[0])?.textContent", selector) or ""
+        )
 
     def click(self, selector: str) -> None:
         element = self.one(selector)
