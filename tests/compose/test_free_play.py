@@ -177,7 +177,7 @@ async def test_three_brokers_lose_one_and_get_it_back(docker_compose_project_nam
     producer = AIOKafkaProducer(bootstrap_servers=brokers(), enable_idempotence=True)
     try:
         await until(lambda: _brokers(admin), READY_WITHIN_S, "three brokers")
-        await admin.create_topics([NewTopic("events", 1, 3)])
+        await until(lambda: _creates(admin), READY_WITHIN_S, "the topic is created")
         await until(lambda: _all_in_sync(admin), READY_WITHIN_S, "three replicas in sync")
         await producer.start()
         await producer.send_and_wait("events", b"with three")
@@ -204,7 +204,18 @@ async def _starts(admin: AIOKafkaAdminClient) -> bool:
 
 
 async def _brokers(admin: AIOKafkaAdminClient) -> bool:
-    return len((await admin.describe_cluster())["brokers"]) == 3
+    try:
+        return len((await admin.describe_cluster())["brokers"]) == 3
+    except KafkaError:  # it asked one that is known, but does not answer yet
+        return False
+
+
+async def _creates(admin: AIOKafkaAdminClient) -> bool:
+    try:
+        await admin.create_topics([NewTopic("events", 1, 3)])
+    except KafkaError:
+        return False
+    return True
 
 
 async def _all_in_sync(admin: AIOKafkaAdminClient) -> bool:
