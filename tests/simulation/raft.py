@@ -19,6 +19,7 @@ from services.protocols.raft import Limits, Raft, Role
 from tests.simulation.bugs import CORRECT, Bug
 from tests.simulation.cluster import Cluster, Machine, Node, Trace, Violation
 from tests.simulation.nemesis import Nemesis, draw_weather
+from tests.simulation.run import Run
 from tests.simulation.workload import Workload
 
 SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
@@ -184,11 +185,8 @@ class Outcome:
     snapshots: int
 
 
-class RaftRun:
+class RaftRun(Run[Outcome]):
     """One seed: draw a cluster and its troubles, run them, heal, demand convergence."""
-
-    chaos_ms = 2_500
-    healing_ms = 12_000
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -248,15 +246,6 @@ class RaftRun:
             limits=self.limits,
         )
 
-    def run(self) -> Outcome:
-        """Raises Violation, or AssertionError from within a node."""
-        self.workload.start(self.cluster)
-        self.nemesis.start(self.cluster)
-        self.cluster.run(self.chaos_ms)
-        self.nemesis.stop()
-        self._converge()
-        return self.outcome()
-
     def outcome(self) -> Outcome:
         return Outcome(
             self.seed,
@@ -265,33 +254,11 @@ class RaftRun:
             len(self.invariants.committed),
             len(self.workload.acknowledged),
             self.workload.served,
-            sum(node.incarnation for node in self.cluster.nodes.values()) - len(self.cluster.names),
+            self.crashes,
             self.invariants.installed,
         )
 
     # ---- the end ----------------------------------------------------------------------------
-
-    def _converge(self) -> None:
-        """With nothing wrong any more: a leader, a new write, a read, and equal replicas."""
-        cluster, workload = self.cluster, self.workload
-        deadline_ms = cluster.now_ms + self.healing_ms
-        wrote = served = 0
-        while cluster.now_ms < deadline_ms:
-            cluster.run(cluster.now_ms + 50)
-            if workload.running:
-                # The clients stop once they were served after the healing.
-                wrote = wrote or len(workload.acknowledged)
-                served = served or workload.served
-                done = len(workload.acknowledged) > wrote and workload.served > served
-                workload.running = not done
-            elif self._converged():
-                self._check_end()
-                return
-        raise Violation(
-            "convergence",
-            f"not within {self.healing_ms} ms after healing: "
-            + "; ".join(str(node.core.status()) for node in cluster.nodes.values()),
-        )
 
     def _converged(self) -> bool:
         cores = [_raft(node) for node in self.cluster.nodes.values()]

@@ -21,6 +21,7 @@ from services.protocols.viewstamped import Limits, Status, Viewstamped
 from services.protocols.viewstamped.messages import ViewState
 from tests.simulation.cluster import Cluster, Disk, Node, Trace, Violation
 from tests.simulation.nemesis import Nemesis, draw_weather
+from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
 from tests.simulation.zoo.viewstamped import CORRECT, Bug
 
@@ -235,11 +236,8 @@ class Outcome:
     recovered: int
 
 
-class ViewstampedRun:
+class ViewstampedRun(Run[Outcome]):
     """One seed: draw a group and its troubles, run them, heal, demand convergence."""
-
-    chaos_ms = 2_500
-    healing_ms = 12_000
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -297,13 +295,7 @@ class ViewstampedRun:
             limits=self.limits,
         )
 
-    def run(self) -> Outcome:
-        """Raises Violation, or AssertionError from within a node."""
-        self.workload.start(self.cluster)
-        self.nemesis.start(self.cluster)
-        self.cluster.run(self.chaos_ms)
-        self.nemesis.stop()
-        self._converge()
+    def outcome(self) -> Outcome:
         return Outcome(
             self.seed,
             self.cluster.steps,
@@ -311,34 +303,12 @@ class ViewstampedRun:
             len(self.invariants.committed),
             len(self.workload.acknowledged),
             self.workload.served,
-            sum(node.incarnation for node in self.cluster.nodes.values()) - len(self.cluster.names),
+            self.crashes,
             self.invariants.installed,
             self.invariants.recovered,
         )
 
     # ---- the end ----------------------------------------------------------------------------
-
-    def _converge(self) -> None:
-        """With nothing wrong any more: a primary, a new write, a read, and equal replicas."""
-        cluster, workload = self.cluster, self.workload
-        deadline_ms = cluster.now_ms + self.healing_ms
-        wrote = served = 0
-        while cluster.now_ms < deadline_ms:
-            cluster.run(cluster.now_ms + 50)
-            if workload.running:
-                # The clients stop once they were served after the healing.
-                wrote = wrote or len(workload.acknowledged)
-                served = served or workload.served
-                done = len(workload.acknowledged) > wrote and workload.served > served
-                workload.running = not done
-            elif self._converged():
-                self._check_end()
-                return
-        raise Violation(
-            "convergence",
-            f"not within {self.healing_ms} ms after healing: "
-            + "; ".join(str(node.core.status()) for node in cluster.nodes.values()),
-        )
 
     def _converged(self) -> bool:
         cores = [_core(node) for node in self.cluster.nodes.values()]

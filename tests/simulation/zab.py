@@ -16,6 +16,7 @@ from services.protocols.core import Entry, Event, Ready, Snapshot
 from services.protocols.zab import Limits, Phase, State, Zab
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
 from tests.simulation.nemesis import Nemesis, draw_weather
+from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
 from tests.simulation.zoo.zab import CORRECT, Bug
 
@@ -229,11 +230,8 @@ class Outcome:
     truncations: int
 
 
-class ZabRun:
+class ZabRun(Run[Outcome]):
     """One seed: draw an ensemble and its troubles, run them, heal, demand convergence."""
-
-    chaos_ms = 2_500
-    healing_ms = 12_000
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -289,15 +287,6 @@ class ZabRun:
             limits=self.limits,
         )
 
-    def run(self) -> Outcome:
-        """Raises Violation, or AssertionError from within a node."""
-        self.workload.start(self.cluster)
-        self.nemesis.start(self.cluster)
-        self.cluster.run(self.chaos_ms)
-        self.nemesis.stop()
-        self._converge()
-        return self.outcome()
-
     def outcome(self) -> Outcome:
         return Outcome(
             self.seed,
@@ -306,34 +295,12 @@ class ZabRun:
             len(self.invariants.committed),
             len(self.workload.acknowledged),
             self.workload.served,
-            sum(node.incarnation for node in self.cluster.nodes.values()) - len(self.cluster.names),
+            self.crashes,
             self.invariants.installed,
             self.invariants.truncated,
         )
 
     # ---- the end ----------------------------------------------------------------------------
-
-    def _converge(self) -> None:
-        """With nothing wrong any more: a leader, a new write, a read, and equal replicas."""
-        cluster, workload = self.cluster, self.workload
-        deadline_ms = cluster.now_ms + self.healing_ms
-        wrote = served = 0
-        while cluster.now_ms < deadline_ms:
-            cluster.run(cluster.now_ms + 50)
-            if workload.running:
-                # The clients stop once they were served after the healing.
-                wrote = wrote or len(workload.acknowledged)
-                served = served or workload.served
-                done = len(workload.acknowledged) > wrote and workload.served > served
-                workload.running = not done
-            elif self._converged():
-                self._check_end()
-                return
-        raise Violation(
-            "convergence",
-            f"not within {self.healing_ms} ms after healing: "
-            + "; ".join(str(node.core.status()) for node in cluster.nodes.values()),
-        )
 
     def _converged(self) -> bool:
         cores = [_zab(node) for node in self.cluster.nodes.values()]
