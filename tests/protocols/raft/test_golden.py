@@ -10,66 +10,37 @@ read the diff, and commit only what you understand and want.
 
 from __future__ import annotations
 
-from difflib import unified_diff
 from pathlib import Path
 
 import pytest
 
-from tests.protocols.raft.transcript import COMMANDS, TranscriptError, commands_of, run
+from tests.protocols.golden import (
+    check_readable,
+    check_transcript,
+    difference,
+    transcripts,
+    used_commands,
+)
+from tests.protocols.raft.transcript import COMMANDS, TranscriptError, run
 
-ROOT = Path(__file__).resolve().parents[3]
-FILES = sorted((Path(__file__).parent / "testdata").glob("*.txt"))
-LINES_MAX = 150
-HOW_TO_UPDATE = "If it should: python -m pytest tests/protocols/raft/test_golden.py --rewrite"
-
-
-def difference(file: str, expected: str, actual: str) -> str:
-    """Where the trace differs, as file and line, and the unified diff; empty if it does not."""
-    if expected == actual:
-        return ""
-    before, after = expected.splitlines(), actual.splitlines()
-    same = zip(before, after, strict=False)
-    first = next((i for i, (a, b) in enumerate(same) if a != b), min(len(before), len(after)))
-    diff = unified_diff(
-        before, after, f"{file} (expected)", f"{file} (what happens now)", "", "", 3, ""
-    )
-    return "\n".join([f"{file}:{first + 1}: the trace differs. {HOW_TO_UPDATE}", *diff])
+FILES = transcripts(__file__)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_transcript(path: Path, request: pytest.FixtureRequest) -> None:
     """What happens is, line by line, what the transcript says."""
-    file, expected = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
-    try:
-        actual = run(expected, file)
-    except TranscriptError as error:
-        upto = "\n".join(expected.splitlines()[: len(error.before.splitlines())])
-        pytest.fail(f"{error}\n{difference(file, upto, error.before)}", pytrace=False)
-    if request.config.getoption("--rewrite"):
-        path.write_text(actual, encoding="utf-8")
-        return
-
-    told = difference(file, expected, actual)
-
-    if told:
-        pytest.fail(told, pytrace=False)
+    check_transcript(path, request)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_transcript_can_be_read_at_one_sitting(path: Path) -> None:
     """Each is short, opens with what it shows, and tells how to update it."""
-    text = path.read_text(encoding="utf-8")
-
-    assert len(text.splitlines()) <= LINES_MAX
-    assert "§" in text.split("\n\n")[0]
-    assert "test_golden.py --rewrite updates this file" in text.split("\n\n")[0]
+    check_readable(path)
 
 
 def test_every_command_is_used() -> None:
     """A command that no story needs is not kept."""
-    used = set().union(*(commands_of(path.read_text(encoding="utf-8")) for path in FILES))
-
-    assert set(COMMANDS) - used == set()
+    assert set(COMMANDS) - used_commands(FILES) == set()
 
 
 def test_a_changed_expectation_is_a_difference() -> None:

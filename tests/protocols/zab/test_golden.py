@@ -14,44 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocols.raft.test_golden import LINES_MAX, ROOT, difference
-from tests.protocols.raft.transcript import TranscriptError, commands_of, run
+from tests.protocols.golden import check_readable, check_transcript, transcripts, used_commands
 from tests.protocols.zab.transcript import COMMANDS, ZabInterpreter
 
-FILES = sorted((Path(__file__).parent / "testdata").glob("*.txt"))
+FILES = transcripts(__file__)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_transcript(path: Path, request: pytest.FixtureRequest) -> None:
     """What happens is, line by line, what the transcript says."""
-    file, expected = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
-    try:
-        actual = run(expected, file, ZabInterpreter)
-    except TranscriptError as error:
-        upto = "\n".join(expected.splitlines()[: len(error.before.splitlines())])
-        pytest.fail(f"{error}\n{difference(file, upto, error.before)}", pytrace=False)
-    if request.config.getoption("--rewrite"):
-        path.write_text(actual, encoding="utf-8")
-        return
-
-    told = difference(file, expected, actual).replace("/raft/", "/zab/")
-
-    if told:
-        pytest.fail(told, pytrace=False)
+    check_transcript(path, request, ZabInterpreter)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_transcript_can_be_read_at_one_sitting(path: Path) -> None:
     """Each is short, opens with what it shows, and tells how to update it."""
-    text = path.read_text(encoding="utf-8")
-
-    assert len(text.splitlines()) <= LINES_MAX
-    assert "§" in text.split("\n\n")[0]
-    assert "test_golden.py --rewrite updates this file" in text.split("\n\n")[0]
+    check_readable(path)
 
 
 def test_every_command_is_used() -> None:
     """A command that no story needs is not kept."""
-    used = set().union(*(commands_of(path.read_text(encoding="utf-8")) for path in FILES))
-
-    assert set(COMMANDS) - used == set()
+    assert set(COMMANDS) - used_commands(FILES) == set()
