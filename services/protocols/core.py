@@ -37,7 +37,8 @@ class Entry:
 
     `term` is the protocol's epoch in which it was proposed (Raft's term, a view, a ballot). With
     `index` it names the entry: a proposal is done when *its* (index, term) commits, and was
-    overwritten, hence definitely not done, when that index commits with another term.
+    overwritten, hence definitely not done, when that index commits with another term (unless the
+    core says by `commits_are_final = False` that what was committed may go again).
     An empty `command` is a no-op of the protocol's own and is not applied.
     """
 

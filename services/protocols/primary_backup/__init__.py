@@ -24,8 +24,10 @@ node's: a new cluster needs no election. A node takes a higher epoch for the bet
 Every node sends heartbeats to every other. A backup that hears nothing from the primary for
 `election_ticks` does what `promotion` says:
 
-    none     it waits; an operator will decide (or the primary comes back)
-    naive    if it hears no backup with a lower id, it makes itself primary of a higher epoch
+    none         it waits; an operator will decide (or the primary comes back)
+    naive        if it hears no backup with a lower id, it makes itself primary of a higher epoch
+    longest_log  it does so if all backups that it hears have lost the primary too, and none of them
+                 has a longer log (`promotion.py`)
 
 **What is wrong with naive promotion.** Silence does not mean death. In a partition both sides have
 a primary that acknowledges writes (split brain); nothing makes the two sets of acknowledging nodes
@@ -33,7 +35,8 @@ overlap, which is what a quorum is for. When the partition heals, two histories 
 and acknowledged writes go with it. Three more ways to the same end:
 
 - the lowest id is promoted, not the backup with the longest log: semi-synchronous replication loses
-  nothing only if the backup that has the write is the one promoted;
+  nothing only if the backup that has the write is the one promoted (`longest_log` mends this one,
+  and no other);
 - the old primary, restarted or resumed, still believes in its epoch until someone tells it: reads
   need no round trip, so it answers them from the past;
 - a primary that restarts without its disk ships its empty log, and the backups make themselves
@@ -56,6 +59,7 @@ failover, but the old master does not take part in the vote: the split is the sa
 
 from __future__ import annotations
 
+from services.protocols.primary_backup.acknowledgement import ACKNOWLEDGEMENTS
 from services.protocols.primary_backup.messages import (
     MESSAGES,
     RECORDS,
@@ -66,7 +70,8 @@ from services.protocols.primary_backup.messages import (
     Replicate,
     Truncate,
 )
-from services.protocols.primary_backup.node import ACKNOWLEDGEMENTS, PROMOTIONS, PrimaryBackup
+from services.protocols.primary_backup.node import PrimaryBackup
+from services.protocols.primary_backup.promotion import PROMOTIONS
 
 __all__ = [
     "ACKNOWLEDGEMENTS",

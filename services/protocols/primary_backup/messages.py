@@ -9,11 +9,17 @@ from services.protocols.core import Entry, NodeId, Snapshot
 
 @dataclass(slots=True)
 class Heartbeat:
-    """`src` is there and knows of `epoch`. Everyone sends it to everyone."""
+    """`src` is there and knows of `epoch`. Everyone sends it to everyone.
+
+    A backup's tells how far its log goes, and whether it has `lost` the primary.
+    """
 
     src: NodeId
     dst: NodeId
     epoch: int
+    last_term: int = 0
+    last_index: int = 0
+    lost: bool = False
 
 
 @dataclass(slots=True)

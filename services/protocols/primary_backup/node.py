@@ -15,6 +15,7 @@ from services.protocols.core import (
     ReadRefusal,
     Ready,
 )
+from services.protocols.primary_backup.acknowledgement import backups_required
 from services.protocols.primary_backup.history import History
 from services.protocols.primary_backup.log import chain
 from services.protocols.primary_backup.messages import (
@@ -23,13 +24,11 @@ from services.protocols.primary_backup.messages import (
     InstallSnapshot,
     Replicate,
 )
+from services.protocols.primary_backup.promotion import PROMOTIONS, may_promote
 from services.protocols.primary_backup.shipping import Shipping
 
 if TYPE_CHECKING:
     from random import Random
-
-ACKNOWLEDGEMENTS = ("asynchronous", "semi_synchronous", "synchronous")
-PROMOTIONS = ("none", "naive")
 
 READS_WAITING_MAX = 10_000
 # The processes of a cluster do not come up in one moment: a backup that is first must not take the
@@ -53,6 +52,10 @@ class PrimaryBackup:
             the moment of a compaction needs no snapshot.
     """
 
+    # Another primary's entry at an index says nothing definite of ours: a third node that has ours
+    # may be promoted later, and brings it back.
+    commits_are_final = False
+
     def __init__(
         self,
         node: NodeId,
@@ -67,12 +70,8 @@ class PrimaryBackup:
         uncommitted_max: int = 10_000,
         catch_up_entries: int = 1000,
     ) -> None:
-        if acknowledgement not in ACKNOWLEDGEMENTS:
-            raise ValueError(f"acknowledgement {acknowledgement!r} is none of {ACKNOWLEDGEMENTS}")
         if promotion not in PROMOTIONS:
             raise ValueError(f"promotion {promotion!r} is none of {PROMOTIONS}")
-        if acknowledgement == "semi_synchronous" and not peers:
-            raise ValueError("semi_synchronous acknowledgement needs a backup")
         if not 0 < heartbeat_ticks < election_ticks:
             raise ValueError(f"heartbeats every {heartbeat_ticks} of {election_ticks} ticks")
         assert node not in peers, (node, peers)
@@ -85,8 +84,7 @@ class PrimaryBackup:
         self.uncommitted_max = uncommitted_max
         self.catch_up_entries = catch_up_entries
         self._members = tuple(sorted((node, *peers)))
-        required = {"asynchronous": 0, "semi_synchronous": 1, "synchronous": len(self.peers)}
-        self._backups_required = required[acknowledgement]
+        self._backups_required = backups_required(acknowledgement, len(self.peers))
 
         self._messages: list[Any] = []
         self._reads: list[ReadGrant | ReadRefusal] = []
@@ -98,6 +96,7 @@ class PrimaryBackup:
         self._ticks_to_heartbeat = 0
         self._unheard_ticks = dict.fromkeys(self.peers, 0)
         self._primary_missed = False
+        self._said: dict[NodeId, Heartbeat] = {}
         self._start()
 
     @property
@@ -157,6 +156,8 @@ class PrimaryBackup:
                 self._on_install_snapshot(message)
             case Acknowledge() if self.is_primary:
                 self._on_acknowledge(message)
+            case Heartbeat():
+                self._said[message.src] = message
 
     def tick(self) -> None:
         """One unit of time has passed: heartbeats are due, or overdue."""
@@ -254,9 +255,8 @@ class PrimaryBackup:
             send=self._send,
             resend_ticks=self.election_ticks,
         )
-        self._events.append(
-            Event("become_primary", {"epoch": epoch, "last_index": self.history.log.last_index})
-        )
+        last_index = self.history.log.last_index
+        self._events.append(Event("become_primary", {"epoch": epoch, "last_index": last_index}))
         self._send_heartbeats()
 
     def _become_backup(self, epoch: int) -> None:
@@ -271,9 +271,8 @@ class PrimaryBackup:
 
     def _lose_log(self, epoch: int) -> None:
         """This primary has lost its disk, and goes on with what it has, in a new epoch."""
-        self._events.append(
-            Event("lose_log", {"epoch": epoch, "last_index": self.history.log.last_index})
-        )
+        last_index = self.history.log.last_index
+        self._events.append(Event("lose_log", {"epoch": epoch, "last_index": last_index}))
         self._become_primary(self._own_epoch_after(epoch))
 
     def _own_epoch_after(self, epoch: int) -> int:
@@ -286,12 +285,13 @@ class PrimaryBackup:
             return
         if not self._primary_missed:
             self._primary_missed = True
-            self._events.append(
-                Event("miss_heartbeats", {"primary": self.primary, "epoch": self.epoch})
-            )
-        if self.promotion == "none":
-            return
-        if all(self._silent(peer) for peer in self.peers if peer < self.node):
+            # What was said before may be out of date: whoever has heard the primary again since
+            # may have acknowledged more to it.
+            self._said.clear()
+            missed = {"primary": self.primary, "epoch": self.epoch}
+            self._events.append(Event("miss_heartbeats", missed))
+        own = self._heartbeat(self.node)
+        if may_promote(self.promotion, own, self.peers, self._silent, self._said):
             self._become_primary(self._own_epoch_after(self.epoch))
 
     # The primary.
@@ -309,7 +309,11 @@ class PrimaryBackup:
             self._shipping.heartbeat(self.heartbeat_ticks)
             return
         for peer in self.peers:
-            self._send(Heartbeat(self.node, peer, self.epoch))
+            self._send(self._heartbeat(peer))
+
+    def _heartbeat(self, peer: NodeId) -> Heartbeat:
+        log, lost = self.history.log, self._silent(self.primary)
+        return Heartbeat(self.node, peer, self.epoch, log.last_term, log.last_index, lost)
 
     def _on_acknowledge(self, message: Acknowledge) -> None:
         assert self._shipping is not None, self.epoch
