@@ -30,10 +30,10 @@ from services.chassis.errors import (
     UnsupportedMediaType,
     to_problem,
 )
+from services.chassis.http_client import DEADLINE_HEADER
 from services.chassis.metrics import Metrics
 from services.chassis.telemetry import TEXT_MAX, Telemetry, parse_traceparent
 
-DEADLINE_HEADER = "X-Deadline-Ms"
 DEADLINE_MS_MAX, DEADLINE_MS_DEFAULT = 60_000, 2_000
 KEEPALIVE_S = 75.0  # also the time in which a slow client must have sent its headers
 LINE_BYTES_MAX, HEADERS_MAX = 8_190, 64
@@ -49,11 +49,13 @@ class Context:
 
     __slots__ = (
         "fields",
+        "headers",
         "parent_span_id",
         "path",
         "query",
         "received_at",
         "request_id",
+        "sampled",
         "span_id",
         "trace_id",
     )
@@ -63,8 +65,9 @@ class Context:
         parent = parse_traceparent(headers.get("traceparent"))
         if parent is None:
             self.trace_id, self.parent_span_id = telemetry.new_trace_id(), None
+            self.sampled = True
         else:
-            self.trace_id, self.parent_span_id = parent.trace_id, parent.span_id
+            self.trace_id, self.parent_span_id, self.sampled = parent
         self.span_id = telemetry.new_span_id()
         request_id = headers.get("X-Request-Id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
@@ -77,11 +80,17 @@ class Context:
         self.received_at = received_at
         # Whatever a handler wants to have in the wide event of the request.
         self.fields: dict[str, Any] = {}
+        # And in the headers of the answer, be it an error.
+        self.headers: dict[str, str] = {}
 
     @property
     def traceparent(self) -> str:
         """This request's span, to be sent along with whatever is done for it."""
-        return f"00-{self.trace_id}-{self.span_id}-01"
+        return self.parent_of(self.span_id)
+
+    def parent_of(self, span_id: str) -> str:
+        """The `traceparent` for what is done below that span of the same trace."""
+        return f"00-{self.trace_id}-{span_id}-{'01' if self.sampled else '00'}"
 
     @property
     def origin(self) -> str:
@@ -233,7 +242,8 @@ class App:
         except web.HTTPException as exc:  # aiohttp's own: a WebSocket handshake gone wrong
             response, outcome = problem_response(BadRequest(exc.reason)), BadRequest.slug
         except Exception:
-            self._log.exception("unhandled exception", path=context.path[:200])
+            # Not `exception()`: of this logger that is a line without the traceback.
+            self._log.error("unhandled exception", path=context.path[:200], exc_info=True)
             bug = InternalError("a bug in the service; the node's log has it")
             response, outcome = problem_response(bug), bug.slug
         finally:
@@ -244,6 +254,7 @@ class App:
             headers = response.headers
             headers["X-Request-Id"] = context.request_id
             headers["traceparent"] = context.traceparent
+            headers.update(context.headers)
         self._tell(request, context, started, response.status, outcome)
         return response
 
@@ -252,7 +263,7 @@ class App:
     ) -> None:
         duration_s = self._clock.true_monotonic() - started
         self._metrics.request(request.method, outcome, duration_s)
-        if self._telemetry.enabled:
+        if self._telemetry.enabled and context.sampled:
             self._telemetry.emit(
                 {
                     "event": "request",

@@ -1,4 +1,4 @@
-"""Configuration of a node from environment strings, all of it checked before anything starts.
+"""Configuration of a service from environment strings, all of it checked before anything starts.
 
 A wrong value found at three in the morning, when the code that reads it first runs, is an outage;
 found at start it is one line. So: every value is parsed and bounded here, a key that looks like
@@ -13,20 +13,24 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 EXIT_BAD_CONFIGURATION = 2
 PEERS_MAX = 50
 
+Parser = Callable[[str], Any]
+
 _NODE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,256}=*")
 
 
 class ConfigError(Exception):
     """One line: the key, the value, what is allowed."""
 
 
-class _Invalid(ValueError):
+class Invalid(ValueError):
     """What is allowed, in words; `load` puts key and value before it."""
 
 
@@ -46,13 +50,14 @@ def parse_address(text: str, *, port_min: int = 1) -> Address:
     host, colon, port = text.rpartition(":")
     digits = port.isascii() and port.isdigit() and len(port) <= 5
     if not colon or not _HOST.fullmatch(host) or not digits or not port_min <= int(port) <= 65535:
-        raise _Invalid(f"host:port with a port from {port_min} to 65535, such as 127.0.0.1:8001")
+        raise Invalid(f"host:port with a port from {port_min} to 65535, such as 127.0.0.1:8001")
     return Address(host, int(port))
 
 
-def _node(text: str) -> str:
+def node(text: str) -> str:
+    """A name that fits files, hosts and logs."""
     if not _NODE.fullmatch(text):
-        raise _Invalid("a node name such as n1: a-z, 0-9 and '-', at most 32, a letter first")
+        raise Invalid("a node name such as n1: a-z, 0-9 and '-', at most 32, a letter first")
     return text
 
 
@@ -60,31 +65,33 @@ def _listen(text: str) -> Address:
     return parse_address(text, port_min=0)  # port 0: any free one
 
 
-def _peers(text: str) -> dict[str, Address]:
+def addresses(text: str) -> dict[str, Address]:
+    """`n1=host:port,n2=host:port`: others by their names; may be empty."""
     allowed = f"node=host:port pairs, joined by commas, at most {PEERS_MAX}"
     peers: dict[str, Address] = {}
     for item in text.split(",") if text.strip() else []:
         name, equals, address = item.strip().partition("=")
         if not equals:
-            raise _Invalid(f"{allowed}; {item.strip()!r} is none")
-        node = _node(name)
-        if node in peers:
-            raise _Invalid(f"{allowed}, each node once; {node} is there twice")
-        peers[node] = parse_address(address)
+            raise Invalid(f"{allowed}; {item.strip()!r} is none")
+        peer = node(name)
+        if peer in peers:
+            raise Invalid(f"{allowed}, each node once; {peer} is there twice")
+        peers[peer] = parse_address(address)
     if len(peers) > PEERS_MAX:
-        raise _Invalid(f"{allowed}; these are {len(peers)}")
+        raise Invalid(f"{allowed}; these are {len(peers)}")
     return peers
 
 
-def _directory(text: str) -> Path:
+def directory(text: str) -> Path:
+    """Where to keep data."""
     if not text or "\0" in text:
-        raise _Invalid("a directory; it is created when absent")
+        raise Invalid("a directory; it is created when absent")
     return Path(text)
 
 
 def _optional_path(text: str) -> Path | None:
     if "\0" in text:
-        raise _Invalid("a file to append to, or empty for none")
+        raise Invalid("a file to append to, or empty for none")
     return Path(text) if text else None
 
 
@@ -93,7 +100,7 @@ def integer(low: int, high: int, unit: str = "") -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,19}", text) or not low <= int(text) <= high:
-            raise _Invalid(f"a whole number from {low} to {high}{unit and ' ' + unit}")
+            raise Invalid(f"a whole number from {low} to {high}{unit and ' ' + unit}")
         return int(text)
 
     return parse
@@ -105,66 +112,97 @@ def choice(*values: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in values:
             near = difflib.get_close_matches(text, values, 1)
-            raise _Invalid(" or ".join(values) + (f"; did you mean {near[0]}?" if near else ""))
+            raise Invalid(" or ".join(values) + (f"; did you mean {near[0]}?" if near else ""))
         return text
 
     return parse
 
 
-def _on(text: str) -> bool:
+def switch(text: str) -> bool:
+    """`on` or `off`."""
     return choice("off", "on")(text) == "on"
 
 
+def token(text: str) -> str:
+    """A bearer token (RFC 6750, 2.1), long enough not to be guessed; empty: none."""
+    if text and not _TOKEN.fullmatch(text):
+        raise Invalid("16 to 256 letters, digits and -._~+/, with = at the end or without")
+    return text
+
+
+def collector(text: str) -> str:
+    """Where spans go: the base of an OTLP/HTTP address, or empty for nowhere."""
+    if not text:
+        return ""
+    scheme, _, rest = text.partition("://")
+    host, _, path = rest.rstrip("/").partition("/")
+    try:
+        parse_address(host)
+    except Invalid:
+        host = ""
+    if scheme not in ("http", "https") or not host or re.search(r"[^!-~]|[?#@]", path):
+        raise Invalid("http://host:port of a collector, such as http://127.0.0.1:4318, or nothing")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeConfig:
-    """What a store node needs to know; each field is the environment key `<PREFIX><FIELD>`."""
+class ServiceConfig:
+    """What every service needs to know; each field is the environment key `<PREFIX><FIELD>`.
+
+    `seed`: for what a service draws alike at every start (a simulation gives it its own).
+    """
 
     node: str
     listen: Address
     peers: dict[str, Address] = field(default_factory=dict)
-    data_dir: Path
-    protocol: str = "raft"
-    acknowledgement: str = "asynchronous"
-    promotion: str = "none"
-    tick_ms: int = 15
-    election_ticks: int = 20
-    heartbeat_ticks: int = 3
-    seed: int = 0
-    fsync: str = "always"
-    snapshot_entries: int = 10_000
+    data_dir: Path | None = None
     fault_injection: bool = False
     telemetry: Path | None = None
+    otlp: str = ""
+    service: str = field(default="", metadata={"key": False})  # what the prefix says: "kv"
+    seed: int = 0
+
+    def check(self, prefix: str) -> None:
+        """What no value shows by itself. Raises ConfigError, one line."""
+        if self.node in self.peers:
+            raise ConfigError(
+                f"{prefix}PEERS={self.node}={self.peers[self.node]}: allowed are the other "
+                f"nodes, {prefix}NODE={self.node} is this one"
+            )
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "node": _node,
+COMMON_PARSERS: dict[str, Parser] = {
+    "node": node,
     "listen": _listen,
-    "peers": _peers,
-    "data_dir": _directory,
-    "protocol": choice("raft", "paxos", "primary_backup", "viewstamped", "zab"),
-    "acknowledgement": choice("asynchronous", "semi_synchronous", "synchronous"),
-    "promotion": choice("naive", "none"),
-    "tick_ms": integer(1, 10_000, "ms"),
-    "election_ticks": integer(2, 10_000, "ticks"),
-    "heartbeat_ticks": integer(1, 1_000, "ticks"),
-    "seed": integer(0, 2**63 - 1),
-    "fsync": choice("always", "never"),
-    "snapshot_entries": integer(1, 100_000_000, "entries"),
-    "fault_injection": _on,
+    "peers": addresses,
+    "data_dir": directory,
+    "fault_injection": switch,
     "telemetry": _optional_path,
+    "otlp": collector,
+    "seed": integer(0, 2**63 - 1),
 }
 
+Config = TypeVar("Config", bound=ServiceConfig)
 
-def load(environ: Mapping[str, str], prefix: str = "KV_") -> NodeConfig:
-    """The checked configuration. Raises ConfigError with one line for a human."""
-    known = {prefix + f.name.upper(): f for f in fields(NodeConfig)}
-    for key in sorted(environ):
-        if key.startswith(prefix) and key not in known:
-            near = difflib.get_close_matches(key, known, 1, cutoff=0.0)
-            raise ConfigError(
-                f"{key}={environ[key]!r}: there is no such key; the nearest is {near[0]}"
-            )
-    values: dict[str, Any] = {}
+
+def secret() -> Any:
+    """A field whose value no error and no log shows."""
+    return field(default="", repr=False, metadata={"secret": True})
+
+
+def load(
+    kind: type[Config], environ: Mapping[str, str], prefix: str, parsers: Mapping[str, Parser]
+) -> Config:
+    """The checked configuration of a service: a `kind`, from the keys that begin with `prefix`.
+
+    `parsers`, by field, for what `kind` adds to `ServiceConfig` (or reads otherwise). Raises
+    ConfigError with one line for a human.
+    """
+    keys = [item for item in fields(kind) if item.metadata.get("key", True)]
+    known = {prefix + item.name.upper(): item for item in keys}
+    _refuse_unknown(environ, prefix, known)
+    parse = {**COMMON_PARSERS, **parsers}
+    values: dict[str, Any] = {"service": prefix.strip("_").lower().replace("_", "-")}
     for key, item in known.items():
         text = environ.get(key)
         if text is None:
@@ -172,27 +210,19 @@ def load(environ: Mapping[str, str], prefix: str = "KV_") -> NodeConfig:
                 raise ConfigError(f"{key} is missing: it is required")
             continue
         try:
-            values[item.name] = _PARSERS[item.name](text)
-        except _Invalid as exc:
-            raise ConfigError(f"{key}={text[:200]!r}: allowed is {exc}") from None
-    config = NodeConfig(**values)
-    _check_together(config, prefix)
+            values[item.name] = parse[item.name](text)
+        except Invalid as exc:
+            shown = "…" if item.metadata.get("secret") else repr(text[:200])
+            raise ConfigError(f"{key}={shown}: allowed is {exc}") from None
+    config = kind(**values)
+    config.check(prefix)
     return config
 
 
-def _check_together(config: NodeConfig, prefix: str) -> None:
-    if config.node in config.peers:
-        raise ConfigError(
-            f"{prefix}PEERS={config.node}={config.peers[config.node]}: allowed are the other "
-            f"nodes, {prefix}NODE={config.node} is this one"
-        )
-    if config.heartbeat_ticks > config.election_ticks // 2:
-        # One lost heartbeat of a healthy leader would be enough for its followers to campaign.
-        raise ConfigError(
-            f"{prefix}HEARTBEAT_TICKS={config.heartbeat_ticks}: allowed is at most half of "
-            f"{prefix}ELECTION_TICKS={config.election_ticks}"
-        )
-    if config.acknowledgement == "semi_synchronous" and not config.peers:
-        raise ConfigError(
-            f"{prefix}ACKNOWLEDGEMENT=semi_synchronous: allowed only with a backup in {prefix}PEERS"
-        )
+def _refuse_unknown(environ: Mapping[str, str], prefix: str, known: Mapping[str, Any]) -> None:
+    for key in sorted(environ):
+        if key.startswith(prefix) and key not in known:
+            near = difflib.get_close_matches(key, known, 1, cutoff=0.0)
+            # A secret under a misspelt key is one all the same.
+            shown = "…" if known[near[0]].metadata.get("secret") else repr(environ[key])
+            raise ConfigError(f"{key}={shown}: there is no such key; the nearest is {near[0]}")

@@ -17,45 +17,25 @@ to its own, and a client waits for one fdatasync instead of two in a row (Ongaro
 after this batch is carried out. If the write fails, the node stops; the entry may be committed all
 the same, which is why the client is told that the outcome is not known.
 
-All that arrives in one iteration of the event loop (requests, frames, a tick) is one `ready()`,
-hence one fdatasync; while that blocks, the next batch gathers in the sockets. Measured here, the
-blocking call beats a thread at every load; it delays heartbeats by one fsync (p99 1 ms), so the
-election timeout must stay far above the disk's.
-
 *Group commit.* A proposal alone does not start a batch while an earlier one waits to be applied:
 the answer that completes that one is about to come and takes along all that gathered meanwhile
 (or the next tick does, when no answer comes). An fdatasync on every node and a frame on every link
 cost the same for one entry as for fifty: measured, 16 clients get 1.45 times the writes, and one
 client, who never has two in flight, waits no longer.
-
-An exception in core, storage or state machine stops the node: a replica whose memory no longer
-agrees with its disk must not go on voting.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from services.chassis.clock import Clock
-from services.chassis.codec import Frame
-from services.chassis.errors import (
-    InternalError,
-    NotLeader,
-    ServiceError,
-    Unavailable,
-)
-from services.chassis.metrics import Metrics
-from services.chassis.storage import Storage
-from services.chassis.telemetry import TEXT_MAX, Telemetry, parse_traceparent
-from services.chassis.transport import Transport
+from services.chassis.core_driver import CoreDriver, not_leader
+from services.chassis.errors import ServiceError, Unavailable
 from services.chassis.waiters import Proposals, Reads, fail
 from services.protocols import core as protocol
 
 PROPOSALS_MAX = 10_000
 READS_MAX = 10_000
-ROUNDS_MAX = 16  # of ready() in one go, before the sockets get their turn
 WAL_BYTES_MAX = 64 << 20  # a snapshot is due whatever the number of entries
 
 
@@ -74,85 +54,41 @@ class StateMachine(Protocol):
         """Become the state that `snapshot` returned."""
         ...
 
+    def digest(self) -> str:
+        """Short, and the same for equal states: by it replicas are compared."""
+        ...
 
-class Driver:
-    """Runs one core.
+
+class Driver(CoreDriver):
+    """Runs one core that replicates a log; see `CoreDriver` for the arguments that both take.
 
     Args:
-        tick_ms: milliseconds of `clock` per tick of the core.
-        election_ticks: after a pause of the process, at most this many missed ticks are made up.
+        state_machine: what the log is applied to.
         snapshot_entries: applied entries after which the log is compacted.
-        on_fatal: told, once, what stopped the driver.
     """
 
     def __init__(
         self,
         core: protocol.Core,
-        storage: Storage,
-        transport: Transport,
+        *parts: Any,
         state_machine: StateMachine,
-        clock: Clock,
-        telemetry: Telemetry,
-        metrics: Metrics,
-        *,
-        tick_ms: int,
-        election_ticks: int,
         snapshot_entries: int,
-        on_fatal: Callable[[BaseException], None],
+        **how: Any,
     ) -> None:
-        self.core = core
+        super().__init__(core, *parts, **how)
+        self.core: protocol.Core = core
         self.applied_index = 0
-        self.failed: BaseException | None = None
-        self._storage = storage
-        self._transport = transport
         self._state_machine = state_machine
-        self._clock = clock
-        self._telemetry = telemetry
-        self._metrics = metrics
-        self._tick_s = tick_ms / 1000
-        self._election_ticks = election_ticks
         self._snapshot_entries = snapshot_entries
         self._snapshot_index = 0
-        self._on_fatal = on_fatal
-        self._loop = asyncio.get_running_loop()
-        self._running = False
-        self._scheduled = False
-        self._last_tick = 0.0
-        self._tick_handle: asyncio.TimerHandle | None = None
         self._proposed_index = 0  # of the last proposal; `_batch_index`: of the last that went out
         self._batch_index = 0
-        self._proposals = Proposals()
+        self._proposals = Proposals(final=getattr(core, "commits_are_final", True))
         self._reads = Reads()
+        self._behind = Reads(
+            lambda: Unavailable("this node is behind the session; nothing happened")
+        )
         self._next_read_id = 0
-        self._arrived: list[tuple[str, list[str], int]] = []  # frames that carry traces
-
-    # ------------------------------------------------------------------ life
-
-    def start(self) -> None:
-        """Begin to tick."""
-        self._running = True
-        self._last_tick = self._clock.monotonic()
-        self._schedule_tick()
-        self._wake()
-
-    def stop(self) -> None:
-        """Tick no more; who still waits gets an indefinite error."""
-        self._running = False
-        if self._tick_handle is not None:
-            self._tick_handle.cancel()
-        self._proposals.stop()
-        self._reads.stop()
-
-    def clock_changed(self) -> None:
-        """The clock's rate was changed: the next tick is due at another moment."""
-        if self._running:
-            self._schedule_tick()
-
-    def _fatal(self, exc: BaseException) -> None:
-        if self.failed is None:
-            self.failed = exc
-            self.stop()
-            self._on_fatal(exc)
 
     # ------------------------------------------------------------------ inputs
 
@@ -190,100 +126,30 @@ class Driver:
         self._wake()
         await self._reads.wait(read_id, deadline)
 
-    def receive(self, frame: Frame) -> None:
-        """A frame from a peer."""
-        if not self._running:
+    async def reach(self, index: int, *, deadline: float) -> None:
+        """Returns once this node has applied the log up to `index`. All errors are definite."""
+        self._require_running()
+        if self.applied_index >= index:
             return
-        for message in frame.messages:
-            name = type(message).__name__
-            if message.src != frame.src or message.dst != self.core.node:
-                self._transport.counts.dropped["misrouted"] += 1
-                continue
-            self._transport.counts.received[name] += 1
-            try:
-                self.core.step(message)
-            except Exception as exc:
-                self._fatal(exc)
-                return
-        if frame.traceparents:
-            self._arrived.append((frame.src, frame.traceparents, self._clock.true_monotonic_ns()))
-        self._wake()
-
-    def _ask_core(self, ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except protocol.NotLeader as exc:
-            raise _not_leader(exc.leader) from None
-        except protocol.Busy as exc:
-            raise Unavailable(str(exc) or "too much is in flight") from None
-        except Exception as exc:
-            self._fatal(exc)
-            raise InternalError("the node failed and is stopping") from exc
-
-    def _require_running(self) -> None:
-        if not self._running:
-            raise Unavailable("the node is not running")
-
-    # ------------------------------------------------------------------ time
-
-    def _schedule_tick(self) -> None:
-        if self._tick_handle is not None:
-            self._tick_handle.cancel()
-        left_s = self._last_tick + self._tick_s - self._clock.monotonic()
-        self._tick_handle = self._loop.call_later(max(0.0, left_s) / self._clock.rate, self._tick)
-
-    def _tick(self) -> None:
-        self._advance_ticks()
-        if self._running:
-            self._schedule_tick()
-            self._wake()
-
-    def _advance_ticks(self) -> None:
-        """Tell the core of the time that has passed, in ticks.
-
-        After a pause (SIGSTOP, a swapped-out machine) the missed ticks are made up, for a leader
-        has to see that its lease is over. But no more than `election_ticks`: that is enough for
-        any lease, and a follower that got a minute's worth at once would campaign several times
-        before it reads the heartbeats that wait in its sockets.
-        """
-        due = int((self._clock.monotonic() - self._last_tick) / self._tick_s)
-        if due <= 0:
-            return
-        self._last_tick += due * self._tick_s
-        if due > self._election_ticks:
-            late_ms = round(due * self._tick_s * 1000)
-            self._telemetry.emit({"event": "paused", "kind": "process", "late_ms": late_ms})
-        try:
-            for _ in range(min(due, self._election_ticks)):
-                self.core.tick()
-        except Exception as exc:
-            self._fatal(exc)
+        if len(self._behind) >= READS_MAX:
+            raise Unavailable(f"{READS_MAX} reads are in flight")
+        self._next_read_id += 1
+        self._behind.grant(protocol.ReadGrant(self._next_read_id, index))
+        await self._behind.wait(self._next_read_id, deadline)
 
     # ------------------------------------------------------------------ outputs
 
-    def _wake(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._run)
+    def not_ready(self) -> str | None:
+        return "no leader is known" if self.core.status().get("leader") is None else None
+
+    def _answer_all(self) -> None:
+        self._proposals.stop()
+        self._reads.stop()
+        self._behind.stop()
 
     def _run(self) -> None:
-        self._scheduled = False
-        if not self._running:
-            return
         self._batch_index = self._proposed_index
-        try:
-            for _ in range(ROUNDS_MAX):
-                ready = self.core.ready()
-                if not ready:
-                    break
-                self._carry_out(ready)
-            else:
-                self._wake()
-        except Exception as exc:
-            self._fatal(exc)
-            return
-        if self._arrived:
-            self._tell_replication()
+        super()._run()
 
     def _carry_out(self, ready: protocol.Ready) -> None:
         # The order of these steps is the promise of the whole node: see the module.
@@ -332,8 +198,9 @@ class Driver:
             if isinstance(answer, protocol.ReadGrant):
                 self._reads.grant(answer)
             else:
-                self._reads.refuse(answer, _not_leader(answer.leader))
+                self._reads.refuse(answer, not_leader(answer.leader))
         self._reads.applied(self.applied_index)
+        self._behind.applied(self.applied_index)
 
     def _compact_if_due(self) -> None:
         entries = self.applied_index - self._snapshot_index
@@ -363,36 +230,9 @@ class Driver:
             return []
         return self._proposals.traceparents(entries)
 
-    def _tell_replication(self) -> None:
-        """A span per client request whose entries came by a frame and are persisted now."""
-        arrived, self._arrived = self._arrived, []
-        now = self._clock.true_monotonic_ns()
-        for src, traceparents, since in arrived:
-            for header in traceparents:
-                traceparent, _, request_id = header.partition(" ")
-                parent = parse_traceparent(traceparent)
-                if parent is None:
-                    continue
-                self._telemetry.emit(
-                    {
-                        "event": "replicate",
-                        "kind": "span",
-                        "trace_id": parent.trace_id,
-                        "span_id": self._telemetry.new_span_id(),
-                        "parent_span_id": parent.span_id,
-                        "request_id": request_id[:TEXT_MAX],
-                        "peer": src,
-                        "duration_us": (now - since) // 1000,
-                        "outcome": "ok",
-                    }
-                )
-
     def status(self) -> dict[str, Any]:
-        """The core's status with what the driver adds."""
-        return {**self.core.status(), "applied_index": self.applied_index}
-
-
-def _not_leader(leader: str | None) -> NotLeader | Unavailable:
-    if leader is None:
-        return Unavailable("no leader is known", leader=None)
-    return NotLeader(f"ask {leader}", leader=leader)
+        return {
+            **self.core.status(),
+            "applied_index": self.applied_index,
+            "state_digest": self._state_machine.digest(),
+        }

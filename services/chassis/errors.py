@@ -57,6 +57,22 @@ class BadRequest(Definite):
     slug, status, title = "bad-request", 400, "bad request"
 
 
+class Unauthorized(BadRequest):
+    """Nobody knows who asks: no token, or (`invalid_token`) not one that is known (RFC 6750)."""
+
+    slug, status, title = "unauthorized", 401, "a token is needed"
+
+    def headers(self) -> dict[str, str]:
+        wrong = ', error="invalid_token"' if self.members.get("invalid_token") else ""
+        return {"WWW-Authenticate": f'Bearer realm="admin"{wrong}'}
+
+
+class Forbidden(BadRequest):
+    """Whoever asks may not."""
+
+    slug, status, title = "forbidden", 403, "not allowed from here"
+
+
 class NoRoute(BadRequest):
     """There is nothing at this path."""
 
@@ -115,6 +131,16 @@ class PreconditionFailed(Definite):
         self.version = version
 
 
+class StaleToken(Definite):
+    """The fencing token is older than `newest`, which the resource has admitted since."""
+
+    slug, status, title = "stale-token", 412, "the fencing token is stale"
+
+    def __init__(self, detail: str = "", *, newest: int | None = None, **members: Any) -> None:
+        super().__init__(detail, newest=newest, **members)
+        self.newest = newest
+
+
 class NotLeader(Definite):
     """This node cannot do it. `leader` is who can, as far as it knows."""
 
@@ -165,7 +191,9 @@ def _tree(root: type[ServiceError]) -> dict[str, type[ServiceError]]:
     return found
 
 
-_BY_SLUG = _tree(Definite) | _tree(Indefinite)
+def _kind(slug: str) -> type[ServiceError] | None:
+    """Looked up when it is asked for: services add kinds of their own."""
+    return (_tree(Definite) | _tree(Indefinite)).get(slug)
 
 
 def to_problem(error: ServiceError) -> dict[str, Any]:
@@ -193,7 +221,7 @@ def from_problem(status: int, problem: Any) -> ServiceError:
         for key, value in problem.items()
         if key not in ("type", "title", "status", "detail", "definite") and key.isidentifier()
     }
-    kind = _BY_SLUG.get(type_.removeprefix(TYPE_PREFIX)) if isinstance(type_, str) else None
+    kind = _kind(type_.removeprefix(TYPE_PREFIX)) if isinstance(type_, str) else None
     if kind is None:
         definite = problem.get("definite")
         if not isinstance(definite, bool):

@@ -21,10 +21,22 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
+from services.chassis.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    InternalError,
+    Unavailable,
+)
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+METHODS = ("GET", "PUT", "DELETE", "POST", "HEAD")
+# What a service fails at (5xx), and what it does well. Shown at zero, too: a counter that appears
+# with the first error is no *increase* to Prometheus, and an alert would miss that very error.
+FAILURES = (Unavailable, DeadlineExceeded, ConnectionLost, InternalError)
+EXPECTED = ("ok", *(kind.slug for kind in FAILURES))
 _REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _SYNC_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
-_GAUGES = ("term", "commit_index", "applied_index", "last_index")
+_GAUGES = ("term", "commit_index", "applied_index", "last_index", "conflicts")
 
 
 class Counts(Protocol):
@@ -55,7 +67,7 @@ class Metrics:
         durations = self._durations.get((method, outcome))
         if durations is None:
             # The method comes from outside: unknown ones share a label, or memory is the caller's.
-            known = method if method in ("GET", "PUT", "DELETE", "POST", "HEAD") else "other"
+            known = method if method in METHODS else "other"
             durations = self._durations.setdefault((known, outcome), _Durations())
         durations.counts[bisect_left(_REQUEST_BUCKETS, duration_s)] += 1
         durations.sum_s += duration_s
@@ -93,6 +105,10 @@ class _RequestCollector:
             cumulative = accumulate(durations.counts)
             buckets = list(zip(bounds, cumulative, strict=True))
             histogram.add_metric(label_values, buckets, durations.sum_s)
+        for method in METHODS:
+            for outcome in EXPECTED:
+                if (method, outcome) not in self._durations:
+                    requests.add_metric((method, outcome), 0)
         yield requests
         yield histogram
 

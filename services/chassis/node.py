@@ -1,34 +1,32 @@
-"""A node put together: storage, core, transport, driver, HTTP face; started and stopped.
+"""A replica put together: storage, core, transport, driver, HTTP face.
 
 Start: storage first (a damaged log must stop the node before anybody hears of it), then the core
-from its records, then listen, then dial and tick. Stop (SIGTERM, SIGINT): accept no more, finish
-what is being answered within `GRACE_S`, then stop ticking, hang up, close the storage.
+from its records, then listen, then dial and tick. Stop: accept no more, finish what is being
+answered, then stop ticking, hang up, close the storage.
 """
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from services.chassis import health
-from services.chassis.app import App, Context
+from services.chassis.app import Context
+from services.chassis.clock import Clock
 from services.chassis.codec import Codec
-from services.chassis.config import NodeConfig
-from services.chassis.driver import Driver, StateMachine
+from services.chassis.core_driver import CoreDriver
 from services.chassis.machine import Machine
 from services.chassis.metrics import Metrics
+from services.chassis.node_config import NodeConfig
+from services.chassis.service import EXIT_SOFTWARE, Service
 from services.chassis.storage import Storage, StorageError
-from services.chassis.telemetry import TEXT_MAX, Telemetry, process_log
+from services.chassis.telemetry import Telemetry
 from services.chassis.transport import Transport
-from services.protocols.core import Core, Snapshot
+from services.protocols.core import Snapshot
 
-EXIT_SOFTWARE, EXIT_OS, EXIT_STORAGE = 70, 71, 74  # sysexits.h: EX_SOFTWARE, EX_OSERR, EX_IOERR
-GRACE_S = 2.0
+EXIT_STORAGE = 74  # sysexits.h: EX_IOERR
 
 
 class Chance(NamedTuple):
@@ -38,16 +36,16 @@ class Chance(NamedTuple):
     fresh: Random
 
 
-MakeCore = Callable[[NodeConfig, Chance, list[Any]], Core]
+MakeDriver = Callable[["Node", Chance, list[Any]], CoreDriver]
 
 
-class Node(health.Observed):
+class Node(Service):
     """One replica. To be made inside a running event loop.
 
     Args:
         messages, records: the protocol's MESSAGES and RECORDS.
-        make_core: builds the core from the recovered records.
-        state_machine: what the log is applied to.
+        make_driver: builds the core from the recovered records, and what drives it from the
+            node's `parts` and `pace`.
         machine: time, files, chance; default: the real ones.
 
     Raises StorageError.
@@ -59,32 +57,17 @@ class Node(health.Observed):
         *,
         messages: Iterable[type],
         records: Iterable[type],
-        make_core: MakeCore,
-        state_machine: StateMachine,
+        make_driver: MakeDriver,
         machine: Machine | None = None,
     ) -> None:
         machine = machine or Machine()
-        self.config = config
-        self.clock = machine.clock
-        self.pid = machine.pid
-        self.log = process_log(config.node, self.clock, machine.output)
-        self.metrics = Metrics()
-        self.exit_code = 0
-        self._stopping = asyncio.Event()
         files = machine.files(config.fsync)
         self.storage = Storage(config.data_dir, Codec({*records, Snapshot}), files)
-        self.telemetry = Telemetry(
-            config.node,
-            self.clock,
-            config.telemetry,
-            self.log,
-            random=Random(machine.random.getrandbits(64)),
-            open_file=machine.open_events,
-        )
+        super().__init__(config, machine)
+        self.config = config
         # Not the seed alone: all nodes would draw the same election timeouts and split each vote.
         seeded = Random(f"{config.seed}/{config.node}")
         chance = Chance(seeded, fresh=Random(machine.random.getrandbits(64)))
-        core = make_core(config, chance, self.storage.take_records())
         self.transport = Transport(
             config.node,
             config.peers,
@@ -94,77 +77,48 @@ class Node(health.Observed):
             log=self.log,
             telemetry=self.telemetry,
         )
-        self.driver = Driver(
-            core,
-            self.storage,
-            self.transport,
-            state_machine,
-            self.clock,
-            self.telemetry,
-            self.metrics,
-            tick_ms=config.tick_ms,
-            election_ticks=config.election_ticks,
-            snapshot_entries=config.snapshot_entries,
-            on_fatal=self._fatal,
-        )
+        self.driver = make_driver(self, chance, self.storage.take_records())
         self.metrics.watch(self.driver.status, self.transport.counts)
-        self.app = App(self.telemetry, self.metrics, self.clock, self.log)
         self.app.add_stream("/peer", self._accept_peer)
-        health.add_routes(self.app, self, fault_injection=config.fault_injection)
+
+    @property
+    def parts(self) -> tuple[Storage, Transport, Clock, Telemetry, Metrics]:
+        """What every driver is made of, beside its core."""
+        return self.storage, self.transport, self.clock, self.telemetry, self.metrics
+
+    @property
+    def pace(self) -> dict[str, Any]:
+        """How fast it ticks, and who is told when it fails."""
+        return {
+            "tick_ms": self.config.tick_ms,
+            "election_ticks": self.config.election_ticks,
+            "on_fatal": self._fatal,
+        }
 
     async def _accept_peer(self, request: web.BaseRequest, context: Context) -> web.StreamResponse:
         context.fields["peer"] = request.headers.get("X-Faultline-Node", "")[:50]
         return await self.transport.accept(request)
 
-    async def start(self) -> None:
-        """Listen, dial, tick. Raises OSError when the address cannot be had."""
-        listen = self.config.listen
-        await self.app.start(listen.host, listen.port)
+    async def begin(self) -> None:
         self.transport.start()
         self.driver.start()
-        self.log.info("started", listen=f"{listen.host}:{self.app.port}", **self._story())
-        self.telemetry.emit({"event": "start", "kind": "process"})
 
-    def _story(self) -> dict[str, Any]:
-        return {"protocol": self.config.protocol, "data_dir": str(self.config.data_dir)}
-
-    async def stop(self) -> None:
-        """Stop in order; what is being answered may finish within `GRACE_S`."""
-        if self.driver.failed is None:
-            # The links stay up meanwhile: what is being answered needs its quorum.
-            await self.app.drain(GRACE_S)
+    async def end(self) -> None:
         self.driver.stop()
         await self.transport.close()
-        await self.app.close()
-        self.telemetry.emit({"event": "stop", "kind": "process", "exit_code": self.exit_code})
-        self.telemetry.close()
-        self.storage.close()
-        self.log.info("stopped", exit_code=self.exit_code)
 
-    def request_stop(self) -> None:
-        """What SIGTERM does."""
-        self._stopping.set()
+    def worth_draining(self) -> bool:
+        # The links stay up meanwhile: what is being answered needs its quorum.
+        return self.driver.failed is None
+
+    def closed(self) -> None:
+        self.storage.close()
+
+    def story(self) -> dict[str, Any]:
+        return {"protocol": self.config.protocol, "data_dir": str(self.config.data_dir)}
 
     def _fatal(self, exc: BaseException) -> None:
-        self.exit_code = EXIT_STORAGE if isinstance(exc, StorageError) else EXIT_SOFTWARE
-        self.log.critical("the node fails and stops", exc_info=exc)
-        self.telemetry.emit({"event": "fatal", "kind": "process", "error": str(exc)[:TEXT_MAX]})
-        self._stopping.set()
-
-    async def run(self) -> int:
-        """Serve until SIGTERM, SIGINT or a fatal error; returns the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.request_stop)
-        try:
-            await self.start()
-            await self._stopping.wait()
-        except OSError as exc:
-            self.exit_code = EXIT_OS
-            self.log.critical("cannot start", listen=str(self.config.listen), error=str(exc))
-        finally:
-            await self.stop()
-        return self.exit_code
+        self.fail(exc, EXIT_STORAGE if isinstance(exc, StorageError) else EXIT_SOFTWARE)
 
     # ------------------------------------------------------------------ health
 
@@ -173,22 +127,19 @@ class Node(health.Observed):
             return "the storage is not usable"
         if self.driver.failed is not None:
             return "the node failed"
-        if self.driver.status().get("leader") is None:
-            return "no leader is known"
-        return None
+        return self.driver.not_ready()
 
     def clock_changed(self) -> None:
         self.driver.clock_changed()
-        self.telemetry.emit({"event": "set_clock", "kind": "fault", **self.clock.status()})
+        super().clock_changed()
 
-    def status(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         core = self.driver.status()
         progress = core.pop("peers", None)
         progress = progress if isinstance(progress, dict) else {}
         links = self.transport.status()
         peers = {peer: {**_fields(progress.get(peer)), **links[peer]} for peer in links}
-        known = {"node": self.config.node, "protocol": self.config.protocol}
-        return {**known, **core, "peers": peers}
+        return {"protocol": self.config.protocol, **core, "peers": peers}
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -26,6 +26,12 @@ skip it would be worse: the node stops and says where. (Damage to the very last 
 told from a torn write here; the other nodes have it. TigerBeetle's journal with its separate
 header ring can tell, at the price of a second write.)
 
+*What is read is not yet safe*: a process that was killed between pwrite and fdatasync, or whose
+fdatasync failed, leaves its last batch in the kernel's cache. The next process reads it there, and
+acknowledges entries or repeats a vote without a write of its own; then the power fails. After a
+failed fdatasync the kernel even takes the page for clean, and to synchronize again saves nothing.
+So recovery writes the last batch anew, synchronizes it and the directory, and only then returns.
+
 *A new generation* g+1, each step synchronized before the next:
 
     1. wal-(g+1) written, with the records that follow the Snapshot   4. directory
@@ -152,7 +158,7 @@ class Storage:
             self._recover_wal(wal)
         else:
             self._wal = self._create_wal(0, b"")
-            self._files.synchronize_directory(self.directory)
+        self._files.synchronize_directory(self.directory)
         for match in found:  # what a crash in the middle of a new generation left behind
             if match[3] or int(match[2]) != self._generation:
                 self._files.remove(self.directory / match[0])
@@ -166,10 +172,10 @@ class Storage:
 
     def _recover_wal(self, path: Path) -> None:
         data = self._files.read(path)
-        offset = 0
+        offset = last = 0
         while (payload := _batch_at(data, offset, self._generation)) is not None:
             self.records += self._decode(path, offset, payload)
-            offset += HEADER.size + len(payload)
+            last, offset = offset, offset + HEADER.size + len(payload)
         good = _next_batch(data, offset, self._generation)
         if good is not None:
             raise StorageError(
@@ -178,8 +184,9 @@ class Storage:
                 f"{self.directory} and let the node catch up from its peers"
             )
         torn = len(data.rstrip(b"\0"))
-        if torn > offset:
-            self._files.write(self._wal, bytes(torn - offset), offset)
+        doubtful = data[last:offset] + bytes(max(0, torn - offset))
+        if doubtful:
+            self._files.write(self._wal, doubtful, last)
             self._files.synchronize(self._wal)
         self._offset = self.wal_bytes = offset
         self._allocated = len(data)

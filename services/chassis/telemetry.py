@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 import msgspec
 import structlog
@@ -39,18 +39,23 @@ TEXT_MAX = 256
 
 # https://www.w3.org/TR/trace-context/#traceparent-header; version ff is invalid, as are zero ids.
 _TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
 
 
 class TraceParent(NamedTuple):
-    """The caller's span."""
+    """The caller's span. `sampled`: whoever began the trace wants it recorded.
+
+    Head sampling: the decision is made once, at the root, and goes along, so that a trace is there
+    as a whole or not at all. What is not sampled leaves no event, so no log line either.
+    """
 
     trace_id: str
     span_id: str
+    sampled: bool = True
 
     def __str__(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-01"
+        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 
 def parse_traceparent(header: str | None) -> TraceParent | None:
@@ -61,7 +66,7 @@ def parse_traceparent(header: str | None) -> TraceParent | None:
     if header is None or len(header) > 512:
         return None
     match = _TRACEPARENT.fullmatch(header)
-    return TraceParent(match[1], match[2]) if match else None
+    return TraceParent(match[1], match[2], bool(int(match[3], 16) & 1)) if match else None
 
 
 class EventFile:
@@ -85,8 +90,17 @@ class EventFile:
             self._descriptor = -1
 
 
+class SpanSink(Protocol):
+    """Takes spans elsewhere, too (`otlp.SpanExport`)."""
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Returns at once. The event is complete, and nobody changes it any more."""
+
+
 class Telemetry:
     """Writes the wide events of one node to a file; without a path it swallows them.
+
+    `spans`: is given the events that are spans, with or without a file.
 
     `random`: draws the ids. By default it is seeded by the operating system in this process: the
     generator of the `random` module is copied by fork, and all nodes of a local cluster would draw
@@ -102,9 +116,11 @@ class Telemetry:
         *,
         random: Random | None = None,
         open_file: Callable[[Path], EventFile] = EventFile,
+        spans: SpanSink | None = None,
     ) -> None:
         self.node = node
-        self.enabled = path is not None
+        self.enabled = path is not None or spans is not None
+        self._spans = spans
         self.lost = 0
         self._clock = clock
         self._log = log
@@ -131,21 +147,24 @@ class Telemetry:
         event["time"] = self._clock.wall()
         event["monotonic_ns"] = self._clock.true_monotonic_ns()
         event["node"] = self.node
-        self._events.append(event)
-        self._schedule(len(self._events))
+        if self._file is not None:
+            self._events.append(event)
+            self._schedule(len(self._events))
+        if self._spans is not None and event.get("kind") == "span":
+            self._spans.add(event)
 
     def frame_sent(
         self, peer: str, number: int, names: str, messages: int, term: int | None
     ) -> None:
         """A frame of `messages`, of the types `names` (joined by `+`), is on its way to `peer`."""
-        if self.enabled:
+        if self._file is not None:
             now = self._clock.true_monotonic_ns()
             self._sent.append((now, peer, number, names, messages, term))
             self._schedule(len(self._sent))
 
     def frame_received(self, peer: str, number: int) -> None:
         """The frame that `peer` calls `number` has come."""
-        if self.enabled:
+        if self._file is not None:
             self._received.append((self._clock.true_monotonic_ns(), peer, number))
             self._schedule(len(self._received))
 

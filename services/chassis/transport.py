@@ -114,10 +114,8 @@ class Link:
         """
         if not self._queue or not self.connected or self.stalled:
             return
-        ws, frame = self._ws, None
-        if ws is not None:
-            frame = self._next_frame()
-        if ws is not None and frame is not None:
+        ws = self._ws
+        if ws is not None and (frame := self._next_frame()) is not None:
             self._sent_since_ping = True
             self._unfinished = start(ws.send_bytes(frame))
         if self._queue or self._unfinished is not None:
@@ -143,14 +141,15 @@ class Link:
             size += len(item.body)
             bodies.append((item.name, item.body))
             term = item.term
-            traceparents.update(dict.fromkeys(item.traceparents))
+            if item.traceparents:
+                traceparents.update(dict.fromkeys(item.traceparents))
             self._counts.sent[item.name] += 1
         self.queued_bytes -= size
         if not bodies:
             return None
         self._frames += 1
-        if self._telemetry is not None:
-            names = "+".join(dict.fromkeys(name for name, _ in bodies))
+        if self._telemetry is not None and self._telemetry.enabled:
+            names = "+".join(dict.fromkeys([name for name, _ in bodies]))
             self._telemetry.frame_sent(self.peer, self._frames, names, len(bodies), term)
         return self._codec.encode_frame(self._node, list(traceparents)[:256], bodies, self._frames)
 

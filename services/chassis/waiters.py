@@ -97,10 +97,11 @@ class Proposals:
     """Proposals in flight by index, then term.
 
     By both, for an entry of term 1 may be overwritten by one of term 3 at the same index while a
-    client waits for each.
+    client waits for each. `final`: what is committed stays so, hence what was overwritten is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, final: bool = True) -> None:
+        self._overwritten = Unavailable if final else DeadlineExceeded
         self._by_index: dict[int, dict[int, _Proposal]] = {}
         self._deadlines = Deadlines(_proposal_expired)
         self._loop = asyncio.get_running_loop()
@@ -127,8 +128,8 @@ class Proposals:
         terms = self._by_index.pop(entry.index, None)
         if terms is None:
             return []
-        # This index is taken for ever: a proposal of another term for it can never be committed.
-        lost = Unavailable(f"overwritten: index {entry.index} went to another leader's entry")
+        # This index is taken: for ever, where commits are final; else the proposal may come back.
+        lost = self._overwritten(f"overwritten: index {entry.index} went to another leader's entry")
         return [
             (proposal.future, reply if term == entry.term else lost)
             for term, proposal in terms.items()
@@ -161,12 +162,15 @@ class Proposals:
 
 
 class Reads:
-    """Reads waiting for their grant, and grants waiting for their index to be applied."""
+    """Reads waiting for their grant, and grants waiting for their index to be applied.
 
-    def __init__(self) -> None:
+    `expired`: the error of those whose deadline passes.
+    """
+
+    def __init__(self, expired: Callable[[], ServiceError] = _read_expired) -> None:
         self._by_id: dict[int, asyncio.Future[None]] = {}
         self._granted: list[ReadGrant] = []
-        self._deadlines = Deadlines(_read_expired)
+        self._deadlines = Deadlines(expired)
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:

@@ -1,11 +1,18 @@
-"""The protocols that the store can run on, by their name in KV_PROTOCOL."""
+"""The protocols that the store can run on, by KV_PROTOCOL.
+
+Shipped ones have a name (`raft`). `package.module:NAME` is a core from elsewhere that is derived
+from one of them: what a lab breaks on purpose, to show what a rule is for, is never in here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
-from services.chassis.config import NodeConfig
-from services.chassis.node import Chance, MakeCore
+from services.chassis.config import ConfigError
+from services.chassis.node import Chance
+from services.chassis.node_config import NodeConfig
 from services.protocols import paxos, primary_backup, raft, viewstamped, zab
 from services.protocols.core import Core
 
@@ -13,57 +20,69 @@ NONCE_BITS = 52
 
 
 class Protocol(NamedTuple):
-    """How to make a core, and the types of what it sends and persists."""
+    """Its core, what that is made of beside what every core needs; what it sends and persists."""
 
-    make: MakeCore
+    core: type[Any]
+    own: Callable[[NodeConfig, Chance], dict[str, Any]]
     messages: tuple[type, ...]
     records: tuple[type, ...]
 
-
-def _maker(core: Any) -> MakeCore:
-    """For cores that are made of what every protocol needs, and nothing else."""
-
-    def make(config: NodeConfig, chance: Chance, records: list[Any]) -> Core:
-        made: Core = core(config.node, tuple(config.peers), **_usual(config, chance, records))
+    def make(self, config: NodeConfig, chance: Chance, records: list[Any]) -> Core:
+        made: Core = self.core(
+            config.node,
+            tuple(config.peers),
+            random=chance.seeded,
+            records=records,
+            election_ticks=config.election_ticks,
+            heartbeat_ticks=config.heartbeat_ticks,
+            **self.own(config, chance),
+        )
         return made
 
-    return make
+
+def _nothing(_: NodeConfig, __: Chance) -> dict[str, Any]:
+    return {}
 
 
-def _usual(config: NodeConfig, chance: Chance, records: list[Any]) -> dict[str, Any]:
-    return {
-        "random": chance.seeded,
-        "records": records,
-        "election_ticks": config.election_ticks,
-        "heartbeat_ticks": config.heartbeat_ticks,
-    }
+def _primary_backup(config: NodeConfig, _: Chance) -> dict[str, Any]:
+    return {"acknowledgement": config.acknowledgement, "promotion": config.promotion}
 
 
-def _primary_backup(config: NodeConfig, chance: Chance, records: list[Any]) -> Core:
-    return primary_backup.PrimaryBackup(
-        config.node,
-        tuple(config.peers),
-        acknowledgement=config.acknowledgement,
-        promotion=config.promotion,
-        **_usual(config, chance, records),
-    )
-
-
-def _viewstamped(config: NodeConfig, chance: Chance, records: list[Any]) -> Core:
-    return viewstamped.Viewstamped(
-        config.node,
-        tuple(config.peers),
-        # Not from `seeded`, which draws the same at every start: a node whose disk was wiped would
-        # give its new disk the name of the old one, and be taken for it.
-        nonce=1 + chance.fresh.getrandbits(NONCE_BITS),
-        **_usual(config, chance, records),
-    )
+def _viewstamped(_: NodeConfig, chance: Chance) -> dict[str, Any]:
+    # Not from `seeded`, which draws the same at every start: a node whose disk was wiped would
+    # give its new disk the name of the old one, and be taken for it.
+    return {"nonce": 1 + chance.fresh.getrandbits(NONCE_BITS)}
 
 
 PROTOCOLS = {
-    "raft": Protocol(_maker(raft.Raft), raft.MESSAGES, raft.RECORDS),
-    "paxos": Protocol(_maker(paxos.Paxos), paxos.MESSAGES, paxos.RECORDS),
-    "primary_backup": Protocol(_primary_backup, primary_backup.MESSAGES, primary_backup.RECORDS),
-    "viewstamped": Protocol(_viewstamped, viewstamped.MESSAGES, viewstamped.RECORDS),
-    "zab": Protocol(_maker(zab.Zab), zab.MESSAGES, zab.RECORDS),
+    "raft": Protocol(raft.Raft, _nothing, raft.MESSAGES, raft.RECORDS),
+    "paxos": Protocol(paxos.Paxos, _nothing, paxos.MESSAGES, paxos.RECORDS),
+    "primary_backup": Protocol(
+        primary_backup.PrimaryBackup,
+        _primary_backup,
+        primary_backup.MESSAGES,
+        primary_backup.RECORDS,
+    ),
+    "viewstamped": Protocol(
+        viewstamped.Viewstamped, _viewstamped, viewstamped.MESSAGES, viewstamped.RECORDS
+    ),
+    "zab": Protocol(zab.Zab, _nothing, zab.MESSAGES, zab.RECORDS),
 }
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol that KV_PROTOCOL names. Raises ConfigError: one line that says what is wrong."""
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    module, _, attribute = name.partition(":")
+    try:
+        core = getattr(import_module(module), attribute)
+    except ImportError as exc:
+        raise ConfigError(f"KV_PROTOCOL={name!r}: {module} can't be imported: {exc}") from exc
+    except AttributeError:
+        raise ConfigError(f"KV_PROTOCOL={name!r}: {module} has no {attribute}") from None
+    for shipped in PROTOCOLS.values():
+        if isinstance(core, type) and issubclass(core, shipped.core):
+            return shipped._replace(core=core)
+    known = ", ".join(shipped.core.__name__ for shipped in PROTOCOLS.values())
+    raise ConfigError(f"KV_PROTOCOL={name!r}: allowed is a class derived from one of {known}")

@@ -142,6 +142,15 @@ class CircuitBreaker:
             self._move(Cause.PROBE_FAILED, now)
             self._waiting_since = now
 
+    def abandon(self) -> None:
+        """A call that `allow` let through ended without saying anything about the callee.
+
+        Its caller went away, say. The probe, if it was one, is given back: else a caller who hangs
+        up would keep a sound callee shut off for another `open_for_s`.
+        """
+        if self._state is State.HALF_OPEN and self._probes_left < self.half_open_probes:
+            self._probes_left += 1
+
     def retry_after(self, now: float) -> float:
         """Seconds until `allow` may say yes (0.0: now): a `Retry-After` for the refused."""
         if self._state is State.CLOSED or self._waited(now):

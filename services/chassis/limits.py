@@ -1,4 +1,6 @@
-"""What the store accepts: keys, values, versions and idempotency keys, checked at the door.
+"""What the store accepts: keys, values, versions, idempotency keys, checked at the door.
+
+A cache in front of the store has the same door.
 
 Nothing that fails here is proposed, so a bad request changes nothing, on no node.
 """

@@ -1,9 +1,10 @@
 """A client of the store that never hides what it does not know.
 
 Every error is `Definite` (it did not happen) or `Indefinite` (it may have, it may happen yet);
-library exceptions are mapped in one place (`_send`). So nothing is retried behind the caller's
-back: a second attempt of a lost PUT may overwrite what another client wrote in between. Retries
-are off unless asked for, and even then only of writes that carry an idempotency key (and reads).
+library exceptions are mapped in one place (`http_client.exchange`). So nothing is retried behind
+the caller's back: a second attempt of a lost PUT may overwrite what another client wrote in
+between. Retries are off unless asked for, and even then only of writes that carry an idempotency
+key (and reads).
 
 What *is* followed without asking is the way to the leader, because a refusal is definite: 421 with
 a hint, a refused connection, 503 for "no leader is known" when no node was pinned.
@@ -12,44 +13,54 @@ a hint, a refused connection, 503 for "no leader is known" when no node was pinn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
 import tenacity
-from yarl import URL
 
 from services.chassis.errors import (
     CircuitOpen,
-    ConnectionLost,
-    DeadlineExceeded,
+    Definite,
     Indefinite,
+    KeyReused,
+    NotFound,
     NotLeader,
+    PreconditionFailed,
     ServiceError,
     Unavailable,
     from_problem,
 )
+from services.chassis.http_client import HttpClient
 from services.resilience.circuit_breaker import CircuitBreaker
 
-CONNECTIONS_MAX = 1_024
+DataType = Literal["counters", "sets", "sequences"]
+SESSION_TOKEN = "Session-Token"
 RETRY_WAIT_MIN_S, RETRY_WAIT_MAX_S = 0.010, 0.200
 
 
 class Reply(NamedTuple):
-    """A success: the value read (None for writes), the version, and who answered."""
+    """A success: the value read (None for writes), the version, and who answered.
+
+    Of a store without a leader, too: `siblings`, the concurrent values read; `context`, to be sent
+    with the write that replaces them; `elements`, the ids of what is in a sequence.
+    `session_token`: for the next request of the same session (see `KvSession`).
+    """
 
     value: Any
     version: int
     node: str
     request_id: str
     trace_id: str
+    siblings: Sequence[Any] = ()
+    context: Mapping[str, int] | None = None
+    elements: Sequence[str] = ()
+    session_token: str = ""
 
 
-class KvClient:
+class KvClient(HttpClient):
     """Talks to the store at `addresses` (node → "host:port").
 
     To be used as an async context manager, or closed with `close`.
@@ -71,6 +82,7 @@ class KvClient:
         breakers: Mapping[str, CircuitBreaker] | None = None,
         hops_max: int | None = None,
     ) -> None:
+        super().__init__()
         if not addresses:
             raise ValueError("a client needs at least one node")
         self.addresses = dict(addresses)
@@ -79,24 +91,6 @@ class KvClient:
         self._retries = retries
         self._hops_max = hops_max or 3 * len(self.addresses)
         self._leader: str | None = None
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> KvClient:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     # ------------------------------------------------------------------ operations
 
@@ -124,20 +118,27 @@ class KvClient:
         if_match: int | str | None = None,
         if_none_match: bool = False,
         idempotency_key: str | None = None,
+        context: Mapping[str, int] | None = None,
+        consistency: str | None = None,
         deadline_ms: int = 2_000,
         node: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Write a key; `if_match` is a version or "*", `if_none_match` wants the key absent.
 
+        `context`: what a read of a store without a leader gave, which the write replaces.
+        `consistency`: by default what the store does by itself.
+
         Raises PreconditionFailed(value, version), NotLeader, Unavailable, BadRequest, CircuitOpen
         (definite), DeadlineExceeded, ConnectionLost, InternalError (indefinite).
         """
-        body = msgspec.json.encode({"value": value})
+        seen = {} if context is None else {"context": context}
+        body = msgspec.json.encode({"value": value, **seen})
         sent = _write_headers(headers, if_match, if_none_match, idempotency_key)
         sent["Content-Type"] = "application/json"
         safe = idempotency_key is not None
-        return await self._operate("PUT", _path(key), body, sent, deadline_ms, node, safe)
+        path = _path(key) + (f"?consistency={quote(consistency)}" if consistency else "")
+        return await self._operate("PUT", path, body, sent, deadline_ms, node, safe)
 
     async def delete(
         self,
@@ -176,6 +177,45 @@ class KvClient:
             node=node,
             headers=headers,
         )
+
+    async def read_data(
+        self,
+        kind: DataType,
+        key: str,
+        *,
+        consistency: str = "quorum",
+        deadline_ms: int = 2_000,
+        node: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Read a data type of a store without a leader. Raises as `get`."""
+        path = f"{_path(key, kind)}?consistency={quote(consistency)}"
+        return await self._operate("GET", path, None, dict(headers or {}), deadline_ms, node, True)
+
+    async def update(
+        self,
+        kind: DataType,
+        key: str,
+        update: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        deadline_ms: int = 2_000,
+        node: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Update it: `{"increment": 1}`, `{"add": x}`, `{"remove": x}`, `{"delete": id}` or
+        `{"insert": x, "after": id}` (services/kv/data_types.py). The reply has its value then.
+
+        An increment or insert is retried only with an idempotency key, an add or removal never: it
+        would undo what somebody else has done in between. A deletion asks for no more when it is
+        repeated. Raises NotLeader, Unavailable, BadRequest, NotFound (an element)
+        (definite), DeadlineExceeded, ConnectionLost, InternalError (indefinite).
+        """
+        sent = _write_headers(headers, None, False, idempotency_key)
+        sent["Content-Type"] = "application/json"
+        safe = idempotency_key is not None or "delete" in update
+        body = msgspec.json.encode(update)
+        return await self._operate("POST", _path(key, kind), body, sent, deadline_ms, node, safe)
 
     async def status(self, node: str, *, deadline_ms: int = 1_000) -> dict[str, Any]:
         """`/status` of one node."""
@@ -223,11 +263,14 @@ class KvClient:
         )
         try:
             return await retrying(attempt)
-        except (NotLeader, Unavailable):
-            if lost is not None:
-                # That the last attempt did not happen says nothing about the one that was lost.
-                raise lost from None
-            raise
+        except Definite as error:
+            # That the last attempt did not happen says nothing about the one that was lost. What a
+            # log's state machine answers does: there the idempotency key makes one of the two. Of
+            # a data type each node answers by what it knows itself.
+            by_key = (NotFound, PreconditionFailed, KeyReused)
+            if lost is None or (method != "POST" and isinstance(error, by_key)):
+                raise
+            raise lost from None
 
     async def _ask_leader(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], deadline: float
@@ -301,6 +344,10 @@ class KvClient:
             node,
             answer_headers.get("X-Request-Id", ""),
             answer_headers.get("traceparent", "")[3:35],
+            document.get("siblings", ()),
+            document.get("context"),
+            document.get("elements", ()),
+            answer_headers.get(SESSION_TOKEN, ""),
         )
 
     async def _send(
@@ -312,56 +359,17 @@ class KvClient:
         headers: Mapping[str, str],
         deadline: float,
     ) -> tuple[Mapping[str, str], int, Any]:
-        """The one place where HTTP and library errors become ours."""
-        loop = asyncio.get_running_loop()
-        left_s = deadline - loop.time()
-        if left_s <= 0:
-            # Nothing was sent by this attempt; the attempts before it have raised their own errors.
-            raise Unavailable("the deadline passed before the request was sent")
         url = f"http://{self.addresses[node]}{path}"
-        sent = {**headers, "X-Deadline-Ms": str(max(1, int(left_s * 1000)))}
-        try:
-            async with asyncio.timeout(left_s):
-                response = await self._get_session().request(
-                    method, URL(url, encoded=True), data=body, headers=sent, allow_redirects=False
-                )
-                async with response:
-                    data = await response.read()
-        except TimeoutError:
-            raise DeadlineExceeded(f"{node} did not answer in time", node=node) from None
-        except aiohttp.ClientConnectorError as exc:
-            # Never connected, so never sent: definite, whatever the reason.
-            raise Unavailable(
-                f"cannot connect to {node}: {exc.strerror or exc}", node=node
-            ) from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            reason = str(exc) or type(exc).__name__
-            raise ConnectionLost(f"the connection to {node} broke: {reason}", node=node) from exc
-        try:
-            document = msgspec.json.decode(data)
-        except msgspec.DecodeError:
-            document = None
-        if response.status == 200 and isinstance(document, dict):
-            return response.headers, response.status, document
-        raise from_problem(response.status, document)
-
-    def _get_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ttl_dns_cache=3600),
-                timeout=aiohttp.ClientTimeout(total=None),
-                auto_decompress=False,
-                skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
-            )
-            # aiohttp sends GET, PUT and DELETE again when a kept-alive connection breaks under
-            # them. The first attempt may have been carried out: this is the hidden retry that the
-            # module promises not to do. (A test breaks a connection and counts requests.)
-            self._session._retry_connection = False
-        return self._session
+        answer = await self.exchange(
+            node, method, url, body=body, headers=headers, deadline=deadline
+        )
+        if answer.status != 200 or not isinstance(answer.document, dict):
+            raise from_problem(answer.status, answer.document)
+        return answer.headers, answer.status, answer.document
 
 
-def _path(key: str) -> str:
-    return f"/kv/{quote(key, safe='')}"
+def _path(key: str, kind: str = "kv") -> str:
+    return f"/{kind}/{quote(key, safe='')}"
 
 
 def _write_headers(
