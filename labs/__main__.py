@@ -116,6 +116,14 @@ def up() -> None:
 
 
 @app.command()
+def observe() -> None:
+    """Free play with Prometheus, Grafana and Jaeger beside it, as far as they can be had."""
+    from labs.harness.testbed import observe
+
+    raise typer.Exit(observe.start(console()))
+
+
+@app.command()
 def status() -> None:
     """Free play: nodes, roles, who can reach whom."""
     from labs.harness.testbed import free_play
@@ -171,6 +179,22 @@ def check(context: typer.Context) -> None:
     from labs.harness.checkers.cli import main as judge
 
     raise typer.Exit(judge(context.args))
+
+
+@app.command(name="frontier-quorum")
+def frontier_quorum(
+    runs: Annotated[int, typer.Option(envvar="RUNS", min=2, max=10_000, help="seeds")] = 10,
+    seed: Annotated[int, typer.Option(envvar="SEED", min=0, help="the first of them")] = 0,
+) -> None:
+    """Violations, availability and p99 against R and W, sloppy or strict; a table and a page."""
+    from labs.harness.frontier.sweep import sweep as run_all
+
+    out, directory = console(), new_run_directory("frontier-quorum")
+    try:
+        run_all(range(seed, seed + runs), directory, out)
+    except KeyboardInterrupt:
+        out.print("\ninterrupted")
+        raise typer.Exit(130) from None
 
 
 app.add_typer(report_commands.app)  # report, logs, traces, compare

@@ -1,4 +1,5 @@
-"""`make bench`: the store beside etcd, the observed handler beside a bare one, the start of five.
+"""`make bench`: the store beside etcd, the load balancer beside nginx, an observed handler beside a
+bare one, the start of five, the simulated store. `--only simulation`: the last alone.
 
 Every figure is a median over interleaved rounds, every goal a ratio of such medians taken in the
 same run: absolute numbers say more about the machine than about the code. What the ratio to etcd
@@ -27,7 +28,8 @@ import aiohttp
 import msgspec
 from rich.console import Console
 
-from labs.harness.bench import measure, table
+from labs.harness.bench import measure, proxies, table
+from labs.harness.bench import simulated as sim
 from labs.harness.bench.processes import ROOT, BenchError
 from labs.harness.bench.systems import etcd_program, etcd_version
 from labs.harness.lab import environment
@@ -41,10 +43,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="of everything (default: 3)")
     parser.add_argument("--seconds", type=float, default=1.5, help="per measurement (1.5)")
+    parser.add_argument("--only", choices=["simulation"], help="measure this alone")
     options = parser.parse_args(list(argv))
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
     console = Console(highlight=False)
+    if options.only == "simulation":
+        return _simulation(options.rounds, console)
     registry.sweep()
     RUNS.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
@@ -64,6 +69,18 @@ def main(argv: Sequence[str]) -> int:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
+
+
+def _simulation(rounds: int, console: Console) -> int:
+    try:
+        simulated = asyncio.run(sim.measure(rounds=rounds, tell=lambda _: None))
+    except BenchError as error:
+        console.print(f"could not measure: {error}", markup=False)
+        return 2
+    found = table.simulation_goals(simulated)
+    sim.show(console, simulated)
+    table.show_goals(console, found)
+    return 1 if any(goal.met is False for goal in found) else 0
 
 
 def _remove_stale_data() -> None:
@@ -94,6 +111,8 @@ async def _main(
             "[bold yellow]etcd is not here[/]: nothing to compare PUTs with, and those goals stay "
             "unmeasured. Debian: apt-get install etcd-server"
         )
+    if machine["nginx"] is None:
+        console.print(f"[bold yellow]nginx is not here[/]: the load balancer {proxies.NEEDS_NGINX}")
     rounds, seconds = options.rounds, options.seconds
     timeout = aiohttp.ClientTimeout(total=5.0)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -102,9 +121,15 @@ async def _main(
             puts = await measure.puts(directory, session, rounds=rounds, seconds=seconds, tell=tell)
             gets = await measure.gets(directory, session, rounds=rounds, seconds=seconds, tell=tell)
             starts = await measure.starts(directory, session, rounds=rounds, tell=tell)
-    found = table.goals(puts, gets, starts)
+            proxied = await proxies.measure(
+                directory, session, rounds=rounds, seconds=seconds, tell=tell
+            )
+            simulated = await sim.measure(rounds=rounds, tell=tell)
+    found = [*table.goals(puts, gets, starts, proxied), *table.simulation_goals(simulated)]
     table.show_puts(console, puts)
     table.show_others(console, gets, starts)
+    table.show_proxies(console, proxied)
+    sim.show(console, simulated)
     table.show_goals(console, found)
     document = {
         "machine": machine,
@@ -112,6 +137,8 @@ async def _main(
         "puts": puts,
         "gets": gets,
         "starts": starts,
+        "proxies": proxied,
+        "simulated": simulated,
     }
     report.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
     console.print(f"all figures: {report.relative_to(ROOT)}", markup=False)
@@ -123,9 +150,10 @@ def _inconclusive(found: list[table.Goal]) -> int:
 
 
 def _machine(directory: Path) -> dict[str, Any]:
-    program = etcd_program()
+    program, nginx = etcd_program(), proxies.nginx_program()
     return {
         **environment.describe(),
         "fdatasync_p50_ms": measure.synchronize_p50_ms(directory),
         "etcd": etcd_version(program) if program else None,
+        "nginx": proxies.nginx_version(nginx) if nginx else None,
     }

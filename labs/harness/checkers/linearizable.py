@@ -1,20 +1,21 @@
 """`check_linearizable`: the planner.
 
 Linearizability is local (Herlihy & Wing 1990): a history is linearizable iff the part of every
-key is. So keys are decided one by one, each by the cheapest algorithm that is exact for it: zones
-when the written values are unique, else the register search, and for other data types the generic
-search of `wgl.py`. Keys that need a search run in rounds of growing budgets: one hopeless key must
-not keep another from telling its violation in a millisecond.
+key is. So keys are decided one by one, each by the cheapest algorithm that is exact for it: cuts
+where little overlaps, zones when the written values are unique, else the register search, and for
+other data types the generic search of `wgl.py`. Keys that need a search run in rounds of growing
+budgets: one hopeless key must not keep another from telling its violation in a millisecond.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from labs.harness.checkers import wgl
+from labs.harness.checkers.cuts import hard
 from labs.harness.checkers.explain import tell_conflict, tell_search
 from labs.harness.checkers.models import MODELS, Model
 from labs.harness.checkers.register_search import RegisterSearch, order
@@ -29,6 +30,9 @@ FIRST_BUDGET = 500
 
 TURN_S = 0.5
 """No key is searched for much longer in one turn, so that a timeout is not overrun."""
+
+SHORT = 200
+"""Operations of a history below which a pass over all keys at once gains nothing."""
 
 MAX_MEMORY = 2_000_000
 """States remembered by all searches together (some 400 MB) before the verdict is "unknown"."""
@@ -83,14 +87,18 @@ class _Plan:
         self.searches: dict[Hashable, Search] = {}
 
     def registers(self, initial: Any) -> Result:
-        """Registers, key by key: zones, else search."""
-        left, decided = undecided(self.history.ops, initial)
-        ops_left = self.history.ops
-        if decided and not self.witness:
-            self.used["zones"] += decided
-            ops_left = [op for op in ops_left if op.key in left]
-        keys = split(ops_left) if left or self.witness else {}
-        self.stats["keys"] = len(keys) + self.used["zones"]
+        """Registers, key by key: cuts, zones, else search."""
+        rest: Sequence[Op] = self.history.ops
+        if not self.witness and len(rest) >= SHORT:
+            rest, decided = hard(rest, initial)
+            if decided:
+                self.used["quiescent cuts"] = decided
+            left, decided = undecided(rest, initial)
+            if decided:
+                self.used["zones"] = decided
+                rest = [op for op in rest if op.key in left] if left else ()
+        keys = split(rest)
+        self.stats["keys"] = len(keys) + self.used.total()
         for key, ops in keys.items():
             verdict = by_zones(ops, initial)
             if isinstance(verdict, Conflict):

@@ -55,7 +55,12 @@ def check_lock(history: History, *, lease: bool = True, explain: bool = True) ->
     )
     for name, summary, pairs in bad:
         if pairs:
-            story = Counterexample(name, summary, list(pairs[0]), pairs[0][0].key)
+            first, second = pairs[0]
+            story = Counterexample(name, summary, [first, second], first.key)
+            if pairs is fencing:
+                assert first.return_ns is not None
+                story.forbidden = (first.return_ns, second.return_ns or second.invoke_ns)
+                story.reason = f"token {_token(first)} had been accepted"
             told = tell(history, story) if explain else None
             return Result(False, "lock", told, stats=stats)
     return Result(True if acquires else "unknown", "lock", stats=stats)

@@ -55,8 +55,8 @@ def encode(
             puts.append(codes[None])
         elif op.type == "ok":
             old, new = op.value
-            needs.append(code(old))
-            puts.append(code(new))
+            needs.append(codes[old] if type(old) in PLAIN else code(old))
+            puts.append(codes[new] if type(new) in PLAIN else code(new))
         else:
             known = "current" in op.extra
             needs.append(code(op.extra["current"]) if known else -2 - code(op.value[0]))

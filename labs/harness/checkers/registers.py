@@ -40,23 +40,36 @@ def split(ops: Iterable[Op]) -> dict[Key, KeyOps]:
         ValueError: an operation that a register does not have.
     """
     groups: defaultdict[tuple[Key, str, str], list[Op]] = defaultdict(list)
+    # The frequent kinds have tables of their own: a string is looked up faster than a triple.
     reads: defaultdict[Key, list[Op]] = defaultdict(list)
     writes: defaultdict[Key, list[Op]] = defaultdict(list)
+    swaps: defaultdict[Key, list[Op]] = defaultdict(list)
+    refused: defaultdict[Key, list[Op]] = defaultdict(list)
     for op in ops:
+        f = op.f
         if op.type == "ok":
-            f = op.f
             if f == "read":
                 reads[op.key].append(op)
                 continue
             if f == "write":
                 writes[op.key].append(op)
                 continue
-        groups[op.key, op.f, op.type].append(op)
+            if f == "cas":
+                swaps[op.key].append(op)
+                continue
+        elif f == "cas" and op.type == "fail" and _says_something(op):
+            refused[op.key].append(op)
+            continue
+        groups[op.key, f, op.type].append(op)
     keys: defaultdict[Key, KeyOps] = defaultdict(KeyOps)
     for key, found in reads.items():
         keys[key].reads = found
     for key, found in writes.items():
         keys[key].writes = found
+    for key, found in swaps.items():
+        keys[key].swaps = found
+    for key, found in refused.items():
+        keys[key].refused = found
     for (key, f, kind), found in groups.items():
         if f not in OPERATIONS:
             raise ValueError(f"a register has no operation {f!r} (it has {', '.join(OPERATIONS)})")
@@ -64,12 +77,7 @@ def split(ops: Iterable[Op]) -> dict[Key, KeyOps]:
         if kind == "info":
             if f != "read":
                 of_key.pending += found
-        elif kind == "fail":
-            if f == "cas":
-                of_key.refused += [op for op in found if _says_something(op)]
-        elif f == "cas":
-            of_key.swaps = found
-        else:
+        elif kind == "ok":
             of_key.deletes = found
     return keys
 

@@ -20,6 +20,7 @@ from labs.harness.checkers.story import tell
 from labs.harness.history import History
 
 MAX_STATES = 1_000_000
+OPS_TOLD = 6
 
 
 def check_sequential(history: History, *, timeout_s: float = 60.0, explain: bool = True) -> Result:
@@ -52,25 +53,46 @@ def check_sequential(history: History, *, timeout_s: float = 60.0, explain: bool
         stuck = [
             made.nodes[s[p]].op for s, p in zip(made.sessions, deepest, strict=True) if p < len(s)
         ]
-        story = tell(history, Counterexample("not sequential", summary, stuck[:6]))
+        if len(made.nodes) <= OPS_TOLD:  # as short as that, a history is its own counterexample
+            stuck = [node.op for node in made.nodes]
+        name = "store buffering" if _store_buffering(made) else "not sequential"
+        story = tell(history, Counterexample(name, summary, stuck[:OPS_TOLD]))
     return Result(verdict, "sequential search", story, stats=stats)
+
+
+def _store_buffering(made: Sessions) -> bool:
+    """Two sessions that each write, then read the other's key as it was before (Dekker's idea of
+    mutual exclusion, and the litmus test SB of memory models): each is late for the other."""
+    if [len(session) for session in made.sessions] != [2, 2]:
+        return False
+    (write, read), (other, other_read) = ([made.nodes[n] for n in s] for s in made.sessions)
+    ops = [node.op.f for node in (write, read, other, other_read)]
+    crossed = write.key == other_read.key and read.key == other.key and write.key != other.key
+    return crossed and ops == ["write", "read", "write", "read"]
 
 
 def _by_versions(made: Sessions) -> bool:
     """The versions give an order: writes by version, each read before the next write of its key."""
     nodes = made.nodes
     writes = [node for node in nodes if node.writes]
-    if not writes or any(node.op.version is None for node in writes):
+    versions = {node.number: node.op.version for node in writes}
+    for node in nodes:
+        # Of a write that nobody answered, whoever read it knows the version.
+        if node.reads and not node.writes and versions.get(node.source, 0) is None:
+            versions[node.source] = node.op.version
+    order = [(version, number) for number, version in versions.items() if version is not None]
+    if not writes or len(order) < len(writes):
         return False
-    writes.sort(key=lambda node: node.op.version or 0)
+    order.sort()
     extra: dict[int, list[int]] = {}
-    for before, after in pairwise(writes):
-        if before.op.version == after.op.version:
+    for (version, before), (next_version, after) in pairwise(order):
+        if version == next_version:
             return False
-        extra.setdefault(before.number, []).append(after.number)
+        extra.setdefault(before, []).append(after)
     following: dict[Any, dict[int, int]] = {}  # key -> write -> the next write of the key
     latest: dict[Any, int] = {}
-    for node in writes:
+    for _, number in order:
+        node = nodes[number]
         following.setdefault(node.key, {})[latest.get(node.key, -1)] = node.number
         latest[node.key] = node.number
     for node in nodes:

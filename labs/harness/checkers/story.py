@@ -32,6 +32,10 @@ _PAST = {
 }
 
 
+# Where a story is about several keys, it says which.
+_PREPOSITIONS = {"read": "of", "write": "to", "cas": "of"}
+
+
 def duration(nanoseconds: int) -> str:
     """A length of time for a human: 1.4 s, 12 ms, 80 us."""
     if nanoseconds >= 1_000_000_000:
@@ -99,8 +103,11 @@ def tell(history: History, story: Counterexample) -> Counterexample:
     times = Times(history)
     ops = sorted(story.ops, key=lambda op: (_end(op), op.index))
     last = max(ops, key=lambda op: op.invoke_ns, default=None)
+    several = len({op.key for op in ops if op.f in _PREPOSITIONS}) > 1
     for number, op in enumerate(ops, 1):
         text = f"{number}. {who(history, op)} {did(op)}"
+        if several and op.f in _PREPOSITIONS:
+            text += f" {_PREPOSITIONS[op.f]} {op.key}"
         late = story.forbidden is not None and op is last and story.forbidden[0] < op.invoke_ns
         if late and story.reason and story.forbidden is not None:
             gap = duration(op.invoke_ns - story.forbidden[0])
@@ -143,6 +150,8 @@ def did(op: Op) -> str:
         what = f" {op.value[0]!r} by {op.value[1]!r}"
     elif op.value is not None:
         what = f" {short(op.value)}"
+    if "token" in op.extra:
+        what += f" with token {op.extra['token']}"
     if op.type == "fail":
         told = f" (it was {op.extra['current']!r})" if "current" in op.extra else ""
         return f"was refused {op.f}{what}{told}"

@@ -54,18 +54,21 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
                     continue  # Python takes them for 1 and 0
             elif op.f == "write":
                 value = op.value
-                if value not in first:
+                if type(value) not in PLAIN:
+                    pass
+                elif value not in first:
                     first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
                     continue
-                if (op.key, value) in waiting and first[value] >= invoked:
+                elif (op.key, value) in waiting and first[value] >= invoked:
                     waiting.remove((op.key, value))
                     first[value] = min(first[value], op.return_ns)  # type: ignore[type-var, assignment]
                     last[value] = invoked
                     continue
         except KeyError:  # read, and not written so far
-            waiting.add((op.key, value))
-            first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
-            continue
+            if type(value) in PLAIN:
+                waiting.add((op.key, value))
+                first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
+                continue
         except TypeError:  # no dictionary key
             pass
         left.add(op.key)
@@ -73,10 +76,7 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
             return {op.key for op in ops}, 0
     _settle(keys, rest, waiting, left)
     for key, (first, last) in keys.items():
-        if key not in left and not (
-            set(map(type, first)) <= PLAIN
-            and sweep(list(first.values()), list(last.values())) is None
-        ):
+        if key not in left and sweep(list(first.values()), list(last.values())) is not None:
             left.add(key)
     return left, len(keys.keys() - left)
 

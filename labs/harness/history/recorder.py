@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import msgspec
 
-from labs.harness.history.op import HistoryError
+from labs.harness.history.jsonl import events_of, load, parse
+from labs.harness.history.op import HistoryError, Op
 
 _SAME: Final = object()
 """Default of `ok(value=…)`: the completion repeats the value of the call."""
@@ -34,12 +35,14 @@ class Recorder:
 
     def __init__(self, path: Path | str, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
+        self._path = Path(path)
         # O_EXCL is not wanted: a lab may repeat a run into the same directory. O_TRUNC is.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o644)
         self._lock = threading.Lock()
         self._encoder = msgspec.json.Encoder()
         self._index = 0
+        self._processes = 0
         self._open: dict[int, tuple[int, str, str | None, Any]] = {}  # handle -> its call
         self._busy: set[int] = set()
         self._retired: set[int] = set()
@@ -55,6 +58,12 @@ class Recorder:
     def now_ns(self) -> int:
         """The time of an event that would be recorded now."""
         return self._clock_ns() - self._start_ns
+
+    def new_process(self) -> int:
+        """An id that no process of this history has had: several workloads write into one."""
+        with self._lock:
+            self._processes += 1
+            return self._processes - 1
 
     def invoke(self, process: int, f: str, key: str | None, value: Any, **extra: Any) -> int:
         """Record a call and return its handle; the line is in the file when this returns."""
@@ -84,6 +93,22 @@ class Recorder:
         """Record what the nemesis did (`info`), or plans to do (`invoke`)."""
         with self._lock:
             self._write(NEMESIS, type, f, None, value, None, {})
+
+    def merge(self, ops: Iterable[Op]) -> None:
+        """Add operations that were not the harness's own: what services told of their doing.
+
+        The file is written anew, in the order of time. Processes must be others than those used
+        here. Raises HistoryError: together they are no history; the file stays as it was.
+        """
+        with self._lock:
+            assert not self._open, "operations are open, and would change their place"
+            history = load(self._path)
+            history.ops = sorted([*history.ops, *ops], key=lambda op: op.invoke_ns)
+            events = events_of(history)
+            data = self._encoder.encode_lines(events)
+            parse(data, str(self._path))
+            self._path.write_bytes(data)  # in place: the open descriptor goes on behind its end
+            self._index = len(events)
 
     def close(self) -> None:
         """Close the file. Operations still open stay without completion: they are `info`."""

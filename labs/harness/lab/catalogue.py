@@ -42,6 +42,6 @@ def find(name: str) -> Lab:
 
 
 def member_kinds(name: str, nodes: int = 5) -> set[str]:
-    """What a lab needs beside the project's own services: "redis", "kafka"."""
+    """What a lab needs beside the project's own services: keys of `members.KINDS`."""
     clusters = [variant.cluster(nodes) for variant in find(name).variants]
     return {member.kind for cluster in clusters for member in cluster.members}

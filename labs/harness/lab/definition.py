@@ -26,12 +26,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One system under the lab's scenario. `cluster(nodes)` describes it for that many nodes."""
+    """One system under the lab's scenario. `cluster(nodes)` describes it for that many nodes.
+
+    `may_stop`: its nodes are wrong on purpose, and one that notices may stop. That is a break, too.
+    """
 
     name: str
     expected: Expectation
     about: str
     cluster: Callable[[int], ClusterSpec]
+    may_stop: bool = False
+    on: tuple[str, ...] = ()  # substrates, where its cluster is too large for others; none: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Lab:
     answer: Callable[[Results], str]
     predictions: tuple[Prediction, ...] = ()
     comparison: tuple[tuple[str, str], ...] = ()  # row title, format of its figures
+    compared: tuple[str, ...] = ()  # the variants that it has columns for; none: all of them
     # What an interviewer asks next, and what to say.
     follow_ups: Mapping[str, str] = field(default_factory=dict)
     misses: str = ""  # what of the real thing the toy leaves out

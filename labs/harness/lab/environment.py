@@ -13,9 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from labs.harness.testbed import compose_engine, compose_images, kafka_install
-from labs.harness.testbed.errors import TestbedError
-from labs.harness.testbed.local_members import find_redis
+from labs.harness.testbed import compose_engine, compose_images
+from labs.harness.testbed.members import KINDS
 
 PACKAGES = ("aiohttp", "msgspec")
 
@@ -64,19 +63,18 @@ def doctor(console: Console) -> int:
     """Print the table; 0 when the labs can run here, 2 when something they need is missing."""
     python_ok = sys.version_info >= (3, 11)
     etcd = shutil.which("etcd")
-    redis = _redis()
-    no_kafka = kafka_install.missing()
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     rows = [
         ("Python 3.11 or newer", python_ok, platform.python_version(),
          "make PYTHON=python3.13 setup", "everything"),
         ("packages of requirements.lock", True, "installed", "make setup", "everything"),
         ("a loopback port", _can_listen(), "127.0.0.1", "allow this user to listen on 127.0.0.1",
          "ON=local"),
-        ("Redis", bool(redis), redis, "make setup, or install redis-server", "Redis labs"),
-        ("Apache Kafka", not no_kafka, kafka_install.VERSION, "make kafka (needs Java 17, Maven)",
-         "Kafka labs"),
+        *(kind.doctor() for kind in KINDS.values()),
         *_containers(),
         ("etcd", etcd is not None, etcd or "", "apt-get install etcd-server (to compare with)",
+         "make bench"),
+        ("nginx", nginx is not None, nginx or "", "apt-get install nginx-light (to compare with)",
          "make bench"),
     ]  # fmt: skip
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -90,14 +88,6 @@ def doctor(console: Console) -> int:
     console.print("\nLabs run here: [bold]make lab-partition[/]" if runs_locally
                   else "\nLabs can't run here yet: see the last column.")  # fmt: skip
     return 0 if runs_locally else 2
-
-
-def _redis() -> str:
-    """What would run as Redis here; empty when nothing can."""
-    try:
-        return find_redis()[1]
-    except TestbedError:
-        return ""
 
 
 def _can_listen() -> bool:

@@ -68,9 +68,12 @@ async def _run(
         await stack.enter_async_context(testbed)
         _introduce(lab, options, story)
         for variant in lab.variants:
+            if variant.on and options.substrate not in variant.on:
+                story.note(f"left out on {options.substrate}: {variant.name}, {variant.about}")
+                continue
             result = await _run_variant(lab, variant, options, story, testbed, directory, faults)
             results[variant.name] = result
-            if result.trouble is not None or result.crash is not None:
+            if result.trouble is not None or (result.crash is not None and not result.may_stop):
                 break  # an experiment that can't be trusted is not worth the other variants' time
     word, reason = decide(list(results.values()), faults)
     verdict = Verdict(
@@ -92,7 +95,8 @@ async def _run(
         answer=cleandoc(lab.answer(results)) if word == "pass" else "",
         follow_ups=dict(lab.follow_ups) if word == "pass" else {},
         misses=lab.misses if word == "pass" else "",
-        comparison=_comparison(lab, results, word),
+        comparison=_comparison(lab, options, results, word),
+        compared=list(_compared(lab, results)),
     )
     join(directory, list(results))
     verdict.save(directory)
@@ -110,7 +114,7 @@ def _testbed(options: Options, directory: Path, launched: Launched | None) -> Te
     from labs.harness.testbed.compose import ComposeTestbed  # most runs do without
 
     assert options.engine is not None, "checked with the options"
-    return ComposeTestbed(directory, options.engine, plane=options.plane)
+    return ComposeTestbed(directory, options.engine, plane=options.plane, overlap=True)
 
 
 async def _run_variant(
@@ -122,7 +126,12 @@ async def _run_variant(
     directory: Path,
     faults: list[FaultRecord],
 ) -> VariantResult:
-    result = VariantResult(name=variant.name, expected=variant.expected, about=variant.about)
+    result = VariantResult(
+        name=variant.name,
+        expected=variant.expected,
+        about=variant.about,
+        may_stop=variant.may_stop,
+    )
     story.variant(variant.name, variant.expected, variant.about)
     began = time.monotonic()
     try:
@@ -227,14 +236,20 @@ def _faults_of(variant: Variant, nemesis: Nemesis) -> list[FaultRecord]:
     ]
 
 
-def _comparison(lab: Lab, results: Results, word: Word) -> list[list[str]]:
+def _comparison(lab: Lab, options: Options, results: Results, word: Word) -> list[list[str]]:
     """The rows of figures side by side; none when a variant is missing or can't be trusted."""
-    if word not in ("pass", "fail") or len(results) < len(lab.variants):
+    wanted = [each for each in lab.variants if not each.on or options.substrate in each.on]
+    if word not in ("pass", "fail") or len(results) < len(wanted):
         return []
+    compared = _compared(lab, results)
     return [
-        [title, *(text.format_map(result.figures) for result in results.values())]
+        [title, *(text.format_map(results[name].figures) for name in compared)]
         for title, text in lab.comparison
     ]
+
+
+def _compared(lab: Lab, results: Results) -> tuple[str, ...]:
+    return tuple(name for name in lab.compared if name in results) or tuple(results)
 
 
 def _introduce(lab: Lab, options: Options, story: Story) -> None:
@@ -250,7 +265,7 @@ def _introduce(lab: Lab, options: Options, story: Story) -> None:
 def _conclude(
     lab: Lab, options: Options, results: Results, verdict: Verdict, story: Story, directory: Path
 ) -> None:
-    story.comparison(list(results.values()), [tuple(row) for row in verdict.comparison])
+    story.comparison(verdict.compared, [tuple(row) for row in verdict.comparison])
     story.verdict(verdict)
     if verdict.verdict == "pass":
         story.answer(verdict.answer)

@@ -15,7 +15,7 @@ from labs.harness.lab.story import Story
 from labs.harness.lab.verdict import Claim, Shown, VariantResult
 from labs.harness.nemesis import Nemesis
 from labs.harness.nemesis.nemesis import Planned
-from labs.harness.testbed.cluster import Cluster, TimedOut, until
+from labs.harness.testbed.cluster import Cluster, TimedOut, applied_alike, until
 
 T = TypeVar("T")
 
@@ -96,6 +96,15 @@ class Stage:
         self.result.claims.append(claim)
         self.story.claim(claim, self.result.expected)
 
+    def needs(self, text: str, what: str) -> None:
+        """Name a claim that can't be decided here, for want of `what` ("Apache Kafka").
+
+        It is told and kept as undecided; the verdict is that of the other claims, and says so.
+        """
+        claim = Claim(text, None, f"not decided: needs {what}", needs=what)
+        self.result.claims.append(claim)
+        self.story.claim(claim, self.result.expected)
+
     def figures(self, **figures: Any) -> None:
         """Keep measured figures for the comparison table and the answer."""
         self.result.figures.update(figures)
@@ -118,10 +127,12 @@ class Stage:
 
     @overload
     async def require(
-        self, condition: Callable[[], Awaitable[T]], *, within_s: float, what: str
+        self, condition: Callable[[], Awaitable[T | None]], *, within_s: float, what: str
     ) -> T: ...
     @overload
-    async def require(self, condition: Callable[[], T], *, within_s: float, what: str) -> T: ...
+    async def require(
+        self, condition: Callable[[], T | None], *, within_s: float, what: str
+    ) -> T: ...
     async def require(self, condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
         """As `eventually`, for what the *experiment* needs: without it the run is invalid."""
         try:
@@ -143,26 +154,36 @@ class Stage:
         status = await self.cluster.status(node)
         return status is not None and status["leader"] != leader
 
-    def protocol_events(self, node: str, *names: str, since_ns: int) -> list[dict[str, Any]]:
-        """What `node` itself told of these steps of its protocol, from `since_ns` on."""
-        since_ns += self.recorder.start_ns  # the nodes' telemetry has the machine's own clock
-        return [
-            event
+    def protocol_events(self, node: str, *names: str, since_ns: int = 0) -> list[dict[str, Any]]:
+        """What `node` itself told of these steps of its protocol, from `since_ns` on.
+
+        `at_ns` in each of them: when, on the clock of the history.
+        """
+        start_ns = self.recorder.start_ns  # the nodes' telemetry has the machine's own clock
+        told = [
+            {**event, "at_ns": event["monotonic_ns"] - start_ns}
             for event in read_lines(self.cluster.telemetry(node))
-            if event["event"] in names and event["monotonic_ns"] >= since_ns
+            if event["event"] in names
         ]
+        return [event for event in told if event["at_ns"] >= since_ns]
 
     async def converged(self, *, within_s: float) -> None:
-        """Wait until one node leads and every node has applied the same log to its end."""
+        """Wait until one node leads and all have applied what it has.
 
-        async def level() -> bool:
-            statuses = list((await self.cluster.statuses()).values())
-            if not all(statuses) or len(await self.cluster.primaries()) != 1:
-                return False
-            ends = {(each["applied_index"], each["last_index"]) for each in statuses if each}
-            return len(ends) == 1
+        What must be equal is what is applied. A follower's log may go on beyond: in Paxos with
+        what it accepted in a ballot that came to nothing, until a later command takes that slot.
+        Nodes that have applied the same log and hold different states are told as a broken claim.
+        """
 
-        await self.require(level, within_s=within_s, what="every node has applied the same log")
+        async def level() -> dict[str, str]:
+            return applied_alike(await self.cluster.statuses())
+
+        states = await self.require(
+            level, within_s=within_s, what="every node has applied what the leader has"
+        )
+        if len(set(states.values())) > 1:
+            held = ", ".join(f"{node}: {digest}" for node, digest in states.items())
+            self.claim("Nodes that have applied the same log hold the same state", False, held)
 
     @asynccontextmanager
     async def running(self, *workloads: Workload) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from labs.harness.lab.verdict import Claim, VariantResult, Verdict
+from labs.harness.lab.verdict import Claim, Verdict
 
 STYLES = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow",
           "invalid": "bold yellow"}  # fmt: skip
@@ -65,6 +65,8 @@ class Story:
         mark, style = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}[
             claim.holds
         ]
+        if claim.needs:
+            mark, style = "–", "yellow"
         as_it_must = ""
         if expected == "breaks" and claim.control_breaks and claim.holds is False:
             as_it_must, style = " [dim](as the control must)[/]", "magenta"
@@ -90,13 +92,13 @@ class Story:
         self._print(f"\nVerdict {word} in {took}: {escape(verdict.reason)}",
                     always=True)  # fmt: skip
 
-    def comparison(self, results: list[VariantResult], rows: list[tuple[str, ...]]) -> None:
+    def comparison(self, variants: list[str], rows: list[tuple[str, ...]]) -> None:
         if not rows:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2))
         table.add_column("measured in this run", style="dim")
-        for result in results:
-            table.add_column(result.name, justify="right")
+        for name in variants:
+            table.add_column(name, justify="right")
         for row in rows:
             table.add_row(*row)
         if not self.quiet:

@@ -7,6 +7,7 @@ nothing about the system, so such a run is `invalid` or `inconclusive`, never `p
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +39,8 @@ class Claim(msgspec.Struct):
     `holds` is None when the evidence does not decide it (a checker said "unknown").
     `control_breaks` marks the claims that the control exists to break. `counterexample`: a story
     of at most six operations, a sentence each, when a checker found one; `shown`: the same, for
-    drawing.
+    drawing. `needs`: what was missing to decide it at all ("Apache Kafka"); such a claim counts
+    neither for nor against its variant.
     """
 
     text: str
@@ -47,6 +49,7 @@ class Claim(msgspec.Struct):
     control_breaks: bool = False
     counterexample: list[str] = []
     shown: Shown | None = None
+    needs: str = ""
 
 
 class FaultRecord(msgspec.Struct):
@@ -67,7 +70,8 @@ class FaultRecord(msgspec.Struct):
 class VariantResult(msgspec.Struct):
     """What one variant showed. `trouble` says why the experiment itself can't be trusted.
 
-    `crash`: a node contradicted itself and stopped, which no variant may do, nor a control.
+    `crash`: a node contradicted itself and stopped, which no variant may do, nor a control, unless
+    it `may_stop`: a rule was taken out of its protocol, and that is one way to notice.
     `members`: what really ran as Redis and Kafka, by the member's name.
     `start_ns`: what the machine's monotonic clock read at time 0 of the history; the nodes' own
     telemetry has that clock. `nodes` and `places`: who replicates, where clients stand.
@@ -78,6 +82,7 @@ class VariantResult(msgspec.Struct):
     claims: list[Claim] = []
     trouble: str | None = None
     crash: str | None = None
+    may_stop: bool = False
     elapsed_s: float = 0.0
     figures: dict[str, Any] = {}
     about: str = ""
@@ -91,11 +96,11 @@ class VariantResult(msgspec.Struct):
         """A control breaks when *all* it exists to break is broken; one left whole means no."""
         if self.crash is not None:
             return "breaks"
-        if self.trouble is not None or not self.claims:
+        relevant = [claim for claim in self.claims if not claim.needs]
+        if self.trouble is not None or not relevant:
             return "unknown"
-        relevant = self.claims
         if self.expected == "breaks":
-            relevant = [claim for claim in self.claims if claim.control_breaks]
+            relevant = [claim for claim in relevant if claim.control_breaks]
         if any(claim.holds is None for claim in relevant):
             return "unknown"
         if self.expected == "breaks":
@@ -107,7 +112,7 @@ class Verdict(msgspec.Struct):
     """The whole run, as `verdict.json` holds it. `plane`: where faults of links struck.
 
     `answer`, `follow_ups`, `misses` (of a run that passed) and `comparison` (a title, then a cell
-    per variant) are those of the console, for the report.
+    per variant of `compared`) are those of the console, for the report.
     """
 
     lab: str
@@ -127,6 +132,7 @@ class Verdict(msgspec.Struct):
     follow_ups: dict[str, str] = {}
     misses: str = ""
     comparison: list[list[str]] = []
+    compared: list[str] = []
 
     @property
     def exit_code(self) -> int:
@@ -140,11 +146,15 @@ class Verdict(msgspec.Struct):
 def decide(results: list[VariantResult], faults: list[FaultRecord]) -> tuple[Word, str]:
     """The run's word and the sentence that explains it."""
     for result in results:
-        if result.crash is not None:  # before the faults: from that one, no cluster recovers
+        # Before the faults: from that one, no cluster recovers.
+        if result.crash is not None and not result.may_stop:
             return "fail", f"{result.name}: {result.crash}"
         if result.trouble is not None:
             return "invalid", f"{result.name}: {result.trouble}"
+    stopped = {result.name for result in results if result.crash is not None}
     for fault in faults:
+        if fault.variant in stopped:
+            continue
         what = f"{fault.variant}: {fault.name} on {fault.target}"
         if not fault.felt:
             return "invalid", f"{what} was not felt, so the run shows nothing"
@@ -156,11 +166,20 @@ def decide(results: list[VariantResult], faults: list[FaultRecord]) -> tuple[Wor
     for result in results:
         if result.outcome != result.expected:
             return "fail", f"{result.name} {_surprise(result)}"
-    return "pass", "each variant did what it must"
+    return "pass", "each variant did what it must" + _needing(results)
+
+
+def _needing(results: list[VariantResult]) -> str:
+    """What was not decided for want of something, so that nobody takes it for passed."""
+    counts = Counter(claim.needs for result in results for claim in result.claims if claim.needs)
+    return "".join(
+        f"; {count} claim{'s' if count > 1 else ''} need{'' if count > 1 else 's'} {what}"
+        for what, count in counts.items()
+    )
 
 
 def _undecided(result: VariantResult) -> str:
-    undecided = [claim.text for claim in result.claims if claim.holds is None]
+    undecided = [claim.text for claim in result.claims if claim.holds is None and not claim.needs]
     return f"not decided: {undecided[0]}" if undecided else "no claim was made"
 
 

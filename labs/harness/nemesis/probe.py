@@ -1,7 +1,7 @@
 """Ask through a link, as a client does, and see what a caller there sees.
 
 A probe is one question on a connection of its own: `GET /health/live` over HTTP to a node, and to
-Redis and Kafka what `testbed.readiness` asks in their own protocols. What it saw is named by
+members what their kind asks in their own protocol (`Kind.question`). What it saw is named by
 observation: `answered`, `refused`, `reset`, `closed` (ended without an answer), `silent` (nothing
 yet), or `failed` (this machine could not even ask).
 
@@ -17,12 +17,12 @@ import asyncio
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from labs.harness.links.server import split_address
-from labs.harness.testbed.readiness import question
+from labs.harness.testbed.members import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Speaks = Literal["http", "redis", "kafka"]
+Speaks = str  # "http", or a kind of member
 Saw = Literal["silent", "answered", "refused", "reset", "closed", "failed"]
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: probe\r\nAccept: */*\r\nUser-Agent: nemesis\r\n"
@@ -46,8 +46,8 @@ class Way(NamedTuple):
         if self.speaks == "http":
             pad = b"X-Padding: " + b"." * padding + b"\r\n" if padding else b""
             return (REQUEST + pad + b"\r\n") * (count - 1) + REQUEST + pad + CLOSE, HTTP_MARK
-        one = question(self.speaks, padding)
-        return one.asked * count, one.mark
+        one = KINDS[self.speaks].question(padding)
+        return one.opening + one.asked * count, one.mark
 
     @property
     def probe_bytes(self) -> int:

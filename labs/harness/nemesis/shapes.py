@@ -47,6 +47,13 @@ def majority_of(count: int) -> int:
     return count // 2 + 1
 
 
+def minority_with(first: Node, nodes: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """The largest minority that `first` can be in, with `first` ahead, and the majority."""
+    others = [node for node in nodes if node != first]
+    beside = max(0, len(others) // 2 - 1)
+    return [first, *others[:beside]], others[beside:]
+
+
 def complete_grudge(
     groups: Sequence[Collection[Node]], *, symmetry: Symmetry = "symmetric"
 ) -> Grudge:
@@ -141,6 +148,21 @@ def majorities_ring(
             return _with_symmetry(grudge, order, symmetry)
         order = _shuffled(nodes, random)
     raise ShapeError(f"majorities_ring: none found for {len(nodes)} nodes")
+
+
+def hub(center: Node, voters: Sequence[Node], others: Sequence[Node], gone: Node) -> Grudge:
+    """With `gone` dead, `center` alone hears all who live and is heard by all of them.
+
+    `voters` hear all but one another, `others` nobody but `center`. With as many voters as it
+    takes for a majority with `center`, no other node can gather one; yet each voter hears of two
+    more that miss their leader, which Viewstamped Replication asks for before it moves on. What
+    `gone` has sent, and a cut still holds, does not reach `center` and `others` after its death.
+    """
+    nodes = [center, *voters, *others, gone]
+    _check_nodes(nodes, "hub", 4)
+    apart = {node: frozenset(voters) - {node} for node in voters}
+    deaf = {node: frozenset(nodes) - {node, center} for node in others}
+    return check_grudge(apart | deaf | {center: {gone}}, nodes)
 
 
 SHAPES: dict[str, Shape] = {

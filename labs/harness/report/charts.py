@@ -21,6 +21,7 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from labs.harness.history import Op
+from labs.harness.lab.watched import Watched
 from labs.harness.report import measures
 from labs.harness.report.data import VariantRun, ended_ns
 from labs.harness.workloads.statistics import percentile
@@ -29,6 +30,8 @@ COLOURS = {"ok": "#3b82c4", "fail": "#d9467a", "info": "#e08a1e"}
 SIDES = ("#3b82c4", "#c2681c", "#2f9e6e", "#9b5fc0", "#b0446a")
 BAND = "#e0b020"
 LANE_PX, LANES_PX_MAX = 7, 420
+ALERT = "#c0392b"
+ALERT_ROW, ALERT_HEIGHT = 0.14, 0.09  # of the picture's height from 0 to 1
 TOOLS = "xpan,xwheel_zoom,xbox_zoom,reset,save"
 
 
@@ -250,6 +253,42 @@ def latency(variant: VariantRun, x_range: Range1d, width_us: int) -> figure:
             chart.scatter(xs, ys, size=3.5, color=colour)
     _legend(chart)
     return chart
+
+
+def watched(variant: VariantRun, saw: Watched, x_range: Range1d) -> figure:
+    """The curves, and below them a row for each alert with a bar while it fired."""
+    alerts = list(dict.fromkeys(firing.alert for firing in saw.firings))
+    reach = Range1d(-ALERT_ROW * max(len(alerts), 1) - 0.02, 1.08)
+    title = f"{variant.name}: {saw.title}"
+    picture = _figure(x_range, 240, title, "share", y_range=reach)
+    _bands(picture, variant, 1.08)
+    for number, (name, points) in enumerate(saw.curves.items()):
+        picture.line(
+            [at for at, _ in points],
+            [share for _, share in points],
+            line_width=2.2,
+            color=SIDES[number % len(SIDES)],
+            line_dash=("solid", "dashed", "dotted")[number % 3],
+            legend_label=name,
+        )
+    ticks = {0.0: "0 %", 0.5: "50 %", 1.0: "100 %"}
+    for row, alert in enumerate(alerts):
+        y = -ALERT_ROW * (row + 0.6)
+        own = [firing for firing in saw.firings if firing.alert == alert]
+        picture.hbar(
+            y=[y] * len(own),
+            left=[firing.begin_s for firing in own],
+            right=[firing.end_s for firing in own],
+            height=ALERT_HEIGHT,
+            color=ALERT,
+        )
+        ticks[y] = alert
+    picture.yaxis.ticker = FixedTicker(ticks=list(ticks))
+    picture.yaxis.major_label_overrides = ticks
+    picture.ygrid.visible = False
+    picture.add_tools(HoverTool(tooltips=[("at", "$x{0.00} s"), ("share", "$y{0 %}")]))
+    _legend(picture)
+    return picture
 
 
 def _legend(chart: figure) -> None:

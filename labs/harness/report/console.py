@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from labs.harness.report.data import LEVELS, Line, Run, RunError, VariantRun, did, ended_ns, shown
-from labs.harness.report.trace import Span, tree
+from labs.harness.report.trace import Span, tree, waited_for
 
 STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red"}
 BAR = 32
@@ -153,8 +153,12 @@ def waterfall(variant: VariantRun, at: int, out: Console) -> None:
     spans = tree(lines)
     if spans:
         _bars(spans, out)
+    if found := waited_for(lines):
+        out.print(Text(f"mostly waited for: {found}", "bold"), soft_wrap=True)
     if not any(line.event == "request" for line in lines):
-        out.print("no node tells of it: it never arrived, or its node was killed", style="yellow")
+        undrawn = op.extra.get("sampled") is False
+        why = "sampling did not draw it" if undrawn else "it never arrived, or its node was killed"
+        out.print(f"no node tells of it: {why}", style="yellow")
     for line in lines:
         out.print(_line(line), soft_wrap=True)
     out.print()

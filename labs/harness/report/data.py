@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from labs.harness.history import History, Op
 from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict
+from labs.harness.lab.watched import Watched
 
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
@@ -38,6 +39,7 @@ class Line(NamedTuple):
     parent_id: str | None = None
     duration_us: int | None = None
     bad: bool = False
+    peer: str = ""  # whom a call was made to
 
 
 class Message(NamedTuple):
@@ -81,6 +83,7 @@ class VariantRun:
     opened: list[int] = field(default_factory=list)
     omitted: dict[str, str] = field(default_factory=dict)
     end_us: int = 0
+    watched: Watched | None = None
 
     @property
     def name(self) -> str:

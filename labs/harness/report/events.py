@@ -64,8 +64,14 @@ def line_of(wide: Wide, raw: bytes, start_ns: int) -> Line:
     if wide.kind != "span":
         return Line(at_us, wide.node, _level_of_step(wide), shown(wide.event), rest(raw))
     bad = wide.outcome != "ok"
-    if wide.event == "request":
-        text = f"{shown(wide.method)} {shown(wide.path)} → {wide.status} {shown(wide.outcome)}"
+    if wide.event in ("request", "call"):
+        asked = f"{shown(wide.method)} {shown(wide.path)} → {wide.status} {shown(wide.outcome)}"
+        text = f"to {shown(wide.peer)}: {asked}" if wide.event == "call" else asked
+    elif wide.event == "call":
+        text = (
+            f"{shown(wide.method)} {shown(wide.path)} at {shown(wide.peer)} → {wide.status} "
+            f"{shown(wide.outcome)}"
+        )
     else:
         text = f"from {shown(wide.peer)}, {shown(wide.outcome)}"
     level: Level = "info"
@@ -87,6 +93,7 @@ def line_of(wide: Wide, raw: bytes, start_ns: int) -> Line:
         wide.parent_span_id,
         wide.duration_us,
         bad,
+        shown(wide.peer) if wide.event == "call" else "",
     )
 
 

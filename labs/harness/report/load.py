@@ -8,6 +8,7 @@ import msgspec
 
 from labs.harness.checkers.result import collector_off
 from labs.harness.history import History, HistoryError, load
+from labs.harness.lab import watched
 from labs.harness.lab.directory import ROOT, slug
 from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict
 from labs.harness.report import budget, events, messages
@@ -72,6 +73,7 @@ def _load(directory: Path, whole: bool) -> Run:
         outcome = str(plain.get("outcome", "unknown"))
         variant = VariantRun(result, outcome, own, history, first, faults)
         _fill(run, variant, whole)
+        variant.watched = _watched(own)
         run.variants.append(variant)
         first += len(history.ops)
     return run
@@ -98,6 +100,13 @@ def _history(directory: Path) -> History:
         if not directory.exists():
             return History([], source=str(path))
         raise RunError(f"{path}: {error.strerror or error}") from None
+
+
+def _watched(directory: Path) -> watched.Watched | None:
+    try:
+        return watched.read(directory)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{directory / watched.NAME}: damaged: {error}") from None
 
 
 def _fill(run: Run, variant: VariantRun, whole: bool) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from labs.harness.report.data import Message, Stay
 from labs.harness.report.events import Wide
 
-TERMS = ("term", "epoch", "view", "ballot")
+TERMS = ("term", "epoch", "view", "ballot", "token")
 
 
 def join(frames: Iterable[Wide], start_ns: int) -> list[Message]:
@@ -48,6 +48,8 @@ _ROLES = {
     "look": "looking",  # Zab
     "start_view_change": "view-change",  # Viewstamped Replication
     "recover": "backup",  # has recovered, and takes part again
+    "acquire": "holder",  # of a lease
+    "lose": "contender",
     "stop": "",
     "fatal": "",
 }
@@ -89,6 +91,11 @@ def stays(
     for node, (began, role, term) in now.items():
         if role and end_us > began:
             found.append(Stay(node, began, end_us, role, term))
+    # A service without a protocol tells of no role: it starts, and from then on it serves.
+    replicas = {stay.node for stay in found if stay.role != "starting"}
+    found = [
+        stay if stay.node in replicas else stay._replace(role="serves", term=None) for stay in found
+    ]
     return sorted(_merged(found), key=lambda stay: (stay.node, stay.begin_us))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from labs.harness.report.data import LEVELS, Run, VariantRun, did, ended_ns, shown
+from labs.harness.report.data import LEVELS, Line, Run, VariantRun, did, ended_ns, shown
+from labs.harness.report.trace import waited_for
 
 
 def pack(run: Run) -> str:
@@ -41,6 +42,7 @@ class _Table:
 
 def _variant(variant: VariantRun) -> dict[str, Any]:
     texts = _Table()
+    by_trace = _by_trace(variant)
     ops = []
     for at in variant.opened:
         op = variant.history.ops[at]
@@ -58,6 +60,7 @@ def _variant(variant: VariantRun) -> dict[str, Any]:
                 texts.number(shown(op.error) if op.error else None),
                 texts.number(_text(op.extra.get("trace_id"))),
                 _text(op.extra.get("request_id")),
+                waited_for(by_trace.get(op.extra.get("trace_id"), [])),
             ]
         )
     lines = [
@@ -104,6 +107,15 @@ def _variant(variant: VariantRun) -> dict[str, Any]:
         "omitted": variant.omitted,
         "texts": texts.texts,
     }
+
+
+def _by_trace(variant: VariantRun) -> dict[str | None, list[Line]]:
+    """The lines of each trace, if there are calls between services; else nobody needs them."""
+    found: dict[str | None, list[Line]] = {}
+    if any(line.event == "call" for line in variant.lines):
+        for line in variant.lines:
+            found.setdefault(line.trace_id, []).append(line)
+    return found
 
 
 def nodes_of(variant: VariantRun) -> list[str]:

@@ -1,4 +1,4 @@
-"""Spans of a trace as a tree, and which of them hang in the air."""
+"""Spans of a trace as a tree, which of them hang in the air, and what the caller waited for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from labs.harness.report.data import Line
+from labs.harness.traces.critical_path import culprit
+from labs.harness.traces.spans import Span as Timed
 
 
 @dataclass(slots=True)
@@ -46,3 +48,32 @@ def orphans(lines: Iterable[Line]) -> list[Line]:
     spans = [line for line in lines if line.span_id is not None]
     known = {line.span_id for line in spans}
     return [line for line in spans if line.parent_id is not None and line.parent_id not in known]
+
+
+def waited_for(lines: Iterable[Line]) -> str | None:
+    """Where most of the time of an operation that services handed on to each other went.
+
+    None where none did: one service's own time is no news.
+    """
+    timed = [_timed(line) for line in lines if line.span_id is not None]
+    root = next((span for span in timed if span.event == "client"), None)
+    if root is None or not any(span.event == "call" for span in timed):
+        return None
+    return str(culprit(timed, root))
+
+
+def _timed(line: Line) -> Timed:
+    """A span as the critical path knows it; the client's own is called by how it ended."""
+    event = "client" if line.event in ("ok", "fail", "info") else line.event
+    return Timed(
+        line.trace_id or "",
+        line.span_id or "",
+        line.parent_id,
+        line.node,
+        event,
+        line.at_us - (line.duration_us or 0),
+        line.at_us,
+        line.request_id,
+        line.peer,
+        line.text.removeprefix(f"to {line.peer}: ").partition(" → ")[0],
+    )

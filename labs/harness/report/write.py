@@ -88,6 +88,9 @@ def _pictures(run: Run) -> tuple[str, str]:
         ):
             roots.append(chart)
             places.append(f"{name}-{number}")
+        if variant.watched is not None:
+            roots.append(charts.watched(variant, variant.watched, time))
+            places.append(f"watched-{number}")
     document = Document()
     for root in roots:
         document.add_root(root)
@@ -124,6 +127,7 @@ def _section(number: int, variant: VariantRun) -> dict[str, Any]:
         "counts": counts,
         "windows": measures.table(history) if history.ops else [],
         "counterexamples": counterexamples.told(variant),
+        "watched": variant.watched,
     }
 
 

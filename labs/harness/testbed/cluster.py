@@ -26,10 +26,36 @@ from labs.harness.testbed.errors import NodeExited, TestbedError, ZygoteDied
 from labs.harness.testbed.readiness import unready
 from labs.harness.testbed.waiting import TimedOut, until
 
-__all__ = ["Cluster", "NodeExited", "State", "TestbedError", "TimedOut", "ZygoteDied", "until"]
+__all__ = [
+    "Cluster",
+    "NodeExited",
+    "State",
+    "TestbedError",
+    "TimedOut",
+    "ZygoteDied",
+    "applied_alike",
+    "until",
+]
 
 STATUS_WITHIN_S = 0.5
 LEADING_ROLES = frozenset({"leader", "primary"})
+
+
+def leads(status: Mapping[str, Any]) -> bool:
+    """Does this node believe that it leads?"""
+    return status.get("role") in LEADING_ROLES
+
+
+def applied_alike(statuses: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
+    """A digest of each node's state, once all have applied all that the one that leads has.
+
+    Empty until then.
+    """
+    ends = [said["last_index"] for said in statuses.values() if said and leads(said)]
+    alike = len(ends) == 1 and all(
+        said is not None and said["applied_index"] == ends[0] for said in statuses.values()
+    )
+    return {node: said["state_digest"] for node, said in statuses.items() if said} if alike else {}
 
 
 class Cluster(ABC):
@@ -211,10 +237,24 @@ class Cluster(ABC):
         answers = await asyncio.gather(*(self.status(node, within_s) for node in self.nodes))
         return dict(zip(self.nodes, answers, strict=True))
 
+    async def health(self, check: str) -> dict[str, int | None]:
+        """Each node's answer to `/health/<check>` ("live", "ready"): the status; None for none."""
+
+        async def ask(node: str) -> int | None:
+            try:
+                path = f"/health/{check}"
+                async with self._request("GET", node, path, STATUS_WITHIN_S) as response:
+                    return response.status
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                return None
+
+        answers = await asyncio.gather(*map(ask, self.nodes))
+        return dict(zip(self.nodes, answers, strict=True))
+
     async def primaries(self) -> list[str]:
         """The nodes that believe they lead. Two can: that is the point of several labs."""
         statuses = await self.statuses()
-        return [node for node, said in statuses.items() if said and said["role"] in LEADING_ROLES]
+        return [node for node, said in statuses.items() if said and leads(said)]
 
     async def set_clock(self, node: str, offset_ms: float = 0.0, rate: float = 1.0) -> None:
         """Step (`offset_ms`) or drift (`rate`) the node's clock; the machine's is not touched.

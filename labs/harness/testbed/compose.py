@@ -1,4 +1,4 @@
-"""The Compose substrate: a container per node, Redis and Kafka as they are, behind one interface.
+"""The Compose substrate: a container per node, members in their images, behind one interface.
 
     async with ComposeTestbed(run_directory, compose_engine.find()) as testbed:
         async with testbed.cluster(kv_cluster(protocol="raft")) as cluster:
@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -45,14 +46,10 @@ from labs.harness.testbed.compose_project import (
     volume,
 )
 from labs.harness.testbed.description import ClusterSpec, State
+from labs.harness.testbed.members import KINDS
 
 STOP_GRACE_S = 1.0
 PLACES_TRIED = 10
-# What tells its version, where in the answer, and what it is called.
-FLAVOURS = {
-    "redis": (["redis-server", "--version"], r"v=(\S+)", "redis-server"),
-    "kafka": (["ls", "/opt/kafka/libs"], r"kafka_[\d.]+-([\d.]+)\.jar", "apache kafka"),
-}
 
 
 class ComposeTestbed:
@@ -63,6 +60,9 @@ class ComposeTestbed:
         engine: one that answers.
         plane: "proxies", or "packets" (Linux only).
         mounts: directories of this machine that the nodes see, read-only (for tests).
+        overlap: a cluster is stopped and removed while the next one comes up, and at the latest
+            when the testbed is left: two seconds less for each variant of a lab. Who works with a
+            cluster has the machine to himself nevertheless.
         published: dial published ports although the engine's networks can be reached (for tests).
     """
 
@@ -76,6 +76,7 @@ class ComposeTestbed:
         plane: Plane = "proxies",
         mounts: Mapping[Path, str] | None = None,
         published: bool | None = None,
+        overlap: bool = False,
     ) -> None:
         self.run_directory = run_directory.absolute()
         self.run = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -86,7 +87,9 @@ class ComposeTestbed:
         self._reaper: subprocess.Popen[bytes]
         self._numbers = itertools.count(1)
         self._refused_slots: set[int] = set()
-        self.left_over = False  # a cluster could not be removed as a whole
+        self.overlap = overlap
+        self._ending: list[asyncio.Task[None]] = []  # clusters that nobody uses any more
+        self.left_over: set[str] = set()  # projects of which something may still be there
 
     async def __aenter__(self) -> ComposeTestbed:
         self._reaper = compose_reaper.start(self.run)
@@ -103,7 +106,20 @@ class ComposeTestbed:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        compose_reaper.release(self._reaper, all_removed=not self.left_over)
+        try:
+            await self._ended()
+        except TestbedError as error:
+            # Every cluster had its say, and the verdict is as good as it was.
+            sys.stderr.write(f"{error}\n")
+        finally:
+            compose_reaper.release(self._reaper, all_removed=not self.left_over)
+
+    async def _ended(self) -> None:
+        """Wait for the end of what nobody uses any more. Raises TestbedError."""
+        ending, self._ending = self._ending, []
+        for result in await asyncio.gather(*ending, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     @asynccontextmanager
     async def cluster(
@@ -112,7 +128,7 @@ class ComposeTestbed:
         """Start a cluster; its containers run, but it may not be `ready()` yet.
 
         `directory` (default: `<run directory>/<cluster's name>`) is where logs and telemetry go.
-        Raises TestbedError when an image can't be had.
+        Raises TestbedError when an image can't be had, or a cluster can't be removed.
         """
         kinds = [member.kind for member in spec.members]
         packets = self.plane == "packets"
@@ -125,9 +141,12 @@ class ComposeTestbed:
         cluster = ComposeCluster(self, spec, project, images, directory)
         try:
             await cluster.start_all(self._refused_slots)
+            await self._ended()
             yield cluster
         finally:
-            await cluster.stop()
+            self._ending.append(asyncio.create_task(cluster.stop(), name=f"stop {spec.name}"))
+            if not self.overlap:
+                await self._ended()
 
 
 class ComposeCluster(Cluster):
@@ -290,8 +309,9 @@ class ComposeCluster(Cluster):
         self.layout = Layout(self.spec, place, self._testbed.plane)
         telemetry = {node: self.telemetry(node) for node in self.nodes}
         project = self.layout.project(
-            self.project, self._images, self._testbed.labels, telemetry, self._testbed.mounts
-        )
+            self.project, self._images, self._testbed.labels, telemetry, self._testbed.mounts,
+            self._write_files(),
+        )  # fmt: skip
         (self.directory / "compose.json").write_text(as_text(project))
         logs = dict.fromkeys(project["services"], NO_LOG)
         logs |= {service: self.logs(name) for name, service in self._apps.items()}
@@ -299,14 +319,28 @@ class ComposeCluster(Cluster):
                  if relay not in self.nodes}  # fmt: skip
         self._containers = Containers(self.project, logs)
         await self._containers.watch()
+        self._testbed.left_over.add(self.project)
         await compose_command.up(self.project, self.directory / "compose.json")
+
+    def _write_files(self) -> dict[str, Path]:
+        """The directories of the members that read files, each with its files as they now are."""
+        directories = {}
+        for member in self.spec.members:
+            if files := KINDS[member.kind].files(member, self.layout):
+                directory = directories[member.name] = self.directory / f"{member.name}.files"
+                directory.mkdir(exist_ok=True)
+                directory.chmod(0o755)  # the container reads them as a user of its own
+                for name, text in files.items():
+                    (directory / name).write_text(text)
+                    (directory / name).chmod(0o644)
+        return directories
 
     async def _learn_flavours(self) -> dict[str, str]:
         """Ask each member's own files what they are: a tag says little, a stand-in's nothing."""
         found = {}
         for member in self.spec.members:
             image = self._images.members[member.kind]
-            command, pattern, make = FLAVOURS[member.kind]
+            command, pattern, make = KINDS[member.kind].version
             said = await self._containers.execute(app(member.name), command)
             version = re.search(pattern, said)
             found[member.name] = f"{make} {version[1] if version else '?'} (image {image})"
@@ -331,7 +365,6 @@ class ComposeCluster(Cluster):
             lost = self._containers.lost
             await self._containers.close()
         file = self.directory / "compose.json"
-        self._testbed.left_over = True
         try:
             try:
                 if file.exists():
@@ -344,4 +377,4 @@ class ComposeCluster(Cluster):
             raise TestbedError(
                 f"{lost}; what it has left of this run, the next one or make clean removes"
             ) from error
-        self._testbed.left_over = False
+        self._testbed.left_over.discard(self.project)

@@ -1,6 +1,6 @@
 """Where the images come from: official ones, stand-ins where no registry is reached, and our own.
 
-A base image is what its variable names (`PYTHON_IMAGE`, `REDIS_IMAGE`, `KAFKA_IMAGE`), else the
+A base image is what its variable names (`PYTHON_IMAGE`, `REDIS_IMAGE` …), else the
 official one if it is here, else the stand-in of `make images-offline` if that is, else the official
 one is pulled. The project's own image is built on first use and again when its sources have
 changed: its tag is a digest of them.
@@ -15,8 +15,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from labs.harness.testbed.compose_project import ROOT, Images
+from labs.harness.testbed.members import KINDS
 
-OFFICIAL = {"python": "python:3.13-slim", "redis": "redis:8.2.1", "kafka": "apache/kafka:4.3.0"}
+OFFICIAL = {"python": "python:3.13-slim", **{kind.name: kind.image for kind in KINDS.values()}}
+# Only for looking (`make observe`): no lab needs them, and they have no stand-ins.
+VIEWERS = {"grafana": "grafana/grafana:11.4.0", "jaeger": "jaegertracing/all-in-one:1.65.0"}
 SOURCES = ("Dockerfile", ".dockerignore", "requirements.lock", "services", "labs")
 PULL_WITHIN_S = 120.0
 BUILD_WITHIN_S = 300.0
@@ -53,10 +56,11 @@ def base(kind: str, here: dict[str, str] | None = None, tell: Tell = lambda _: N
     here = _listed() if here is None else here
     wanted = os.environ.get(f"{kind.upper()}_IMAGE")
     stand_in = f"faultline/{kind}:standin"
-    for name in (wanted,) if wanted else (OFFICIAL[kind], stand_in):
+    official = (OFFICIAL | VIEWERS)[kind]
+    for name in (wanted,) if wanted else (official, stand_in):
         if name in here:
             return name
-    name = wanted or OFFICIAL[kind]
+    name = wanted or official
     tell(f"pulling {name} …")
     _run(["docker", "pull", "--quiet", name], PULL_WITHIN_S, f"the image {name} can't be pulled")
     here[name] = _identity(name)

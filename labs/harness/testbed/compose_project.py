@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labs.harness.links.fault import Link
-from labs.harness.testbed import kafka
 from labs.harness.testbed.description import ClusterSpec, MemberSpec, NodeSpec
+from labs.harness.testbed.members import KINDS
+from labs.harness.testbed.members.kind import FILES
 
 Plane = Literal["proxies", "packets"]
 
@@ -37,10 +38,9 @@ TEMPLATES = ROOT / "compose" / "services.yaml"
 LINKS = "links"
 CONTROL_PORT = 7000
 NODE_PORT = 8000
-REDIS_PORT = 6379
-KAFKA_PORT, KAFKA_CONTROLLER_PORT, KAFKA_LISTENERS = 9092, 9093, 9100
+FIRST_LISTENER = 9100  # of a member that has one for each source
 FIRST_LINK_PORT = 20_000
-NODE_DATA, REDIS_DATA, KAFKA_DATA = "/data", "/data", "/var/lib/kafka/data"
+NODE_DATA = "/data"
 TELEMETRY = "/telemetry/events.jsonl"
 FIRST_HOST = {"links": 2, "clients": 10, "nodes": 100, "members": 200}
 RUN_MODULE = "labs.harness.testbed.container"
@@ -116,7 +116,7 @@ class Layout:
     def inside(self, src: str, dst: str) -> str:
         """Where a container of `src` dials `dst`: its link."""
         link = Link(src, dst)
-        if self.plane == "packets" and not self._is_kafka(dst):
+        if self.plane == "packets" and not self._advertises(dst):
             return self.target(link)
         # A Kafka broker advertises one address to whoever comes over a link, node or runner: with
         # packets that of the relay in the source's own pod, which both can dial.
@@ -133,8 +133,8 @@ class Layout:
 
     def target_port(self, link: Link) -> int:
         """The port behind a link: a Kafka broker has one for each source."""
-        if self._is_kafka(link.dst):
-            return KAFKA_LISTENERS + self.spec.links_to(link.dst).index(link)
+        if self._advertises(link.dst):
+            return FIRST_LISTENER + self.spec.links_to(link.dst).index(link)
         return self.port(link.dst)
 
     def direct(self, name: str) -> str:
@@ -148,10 +148,10 @@ class Layout:
     def port(self, name: str) -> int:
         if name not in self.spec.member_names:
             return NODE_PORT
-        return REDIS_PORT if self.spec.member(name).kind == "redis" else KAFKA_PORT
+        return KINDS[self.spec.member(name).kind].port
 
-    def _is_kafka(self, name: str) -> bool:
-        return name in self.spec.member_names and self.spec.member(name).kind == "kafka"
+    def _advertises(self, name: str) -> bool:
+        return name in self.spec.member_names and KINDS[self.spec.member(name).kind].advertises
 
     def _reach(self, container: str, port: int) -> str:
         if self.place.ports is None:
@@ -186,8 +186,13 @@ class Layout:
         labels: Mapping[str, str],
         telemetry: Mapping[str, Path],
         mounts: Mapping[Path, str],
+        files: Mapping[str, Path],
     ) -> dict[str, Any]:
-        """The Compose file, as a dictionary. `telemetry`: each node's file; `mounts`: read-only."""
+        """The Compose file, as a dictionary.
+
+        `telemetry`: each node's file; `mounts`: for nodes, read-only; `files`: a directory for each
+        member that reads some.
+        """
         services: dict[str, Any] = {}
         if self.plane == "proxies":
             services[LINKS] = self._placed(LINKS, "links", images.service)
@@ -199,7 +204,7 @@ class Layout:
         for node in self.spec.nodes:
             services[app(node.name)] = self._node(node, images, telemetry[node.name], mounts)
         for member in self.spec.members:
-            services[app(member.name)] = self._member(member, images)
+            services[app(member.name)] = self._member(member, images, files.get(member.name))
         volumes = {volume(each): {"labels": dict(labels)} for each in self.apps()}
         for service in services.values():
             service |= {"labels": dict(labels), "pull_policy": "never"}
@@ -246,9 +251,7 @@ class Layout:
     def node_environment(self, node: NodeSpec) -> dict[str, str]:
         """The node's own settings, and what only the testbed knows."""
         peers = [
-            f"{link.dst}={self.inside(*link)}"
-            for link in self.spec.links
-            if link.src == node.name and link.dst in self.spec.node_names
+            f"{peer}={self.inside(node.name, peer)}" for peer in self.spec.peers_of(node.name)
         ]
         given = {
             "NODE": node.name,
@@ -259,51 +262,22 @@ class Layout:
         }
         settings = {f"{node.prefix}_{key}": value for key, value in given.items()}
         members = {
-            member.environment_key: self.inside(node.name, member.name)
-            for member in self.spec.members
+            self.spec.member(name).environment_key: self.inside(node.name, name)
+            for name in self.spec.members_of(node.name)
         }
         return settings | members | dict(node.environment)
 
-    def _member(self, member: MemberSpec, images: Images) -> dict[str, Any]:
-        service = self._in_pod(member.name, member.kind, images.members[member.kind])
-        data = REDIS_DATA if member.kind == "redis" else KAFKA_DATA
-        mount = {"type": "volume", "source": volume(member.name), "target": data}
-        service["volumes"] = [mount]
-        if member.kind == "redis":
-            service["command"] = _escape_all(self.redis_arguments(member))
-        else:
-            text = kafka.properties(self.kafka_settings(member))
-            service["environment"] = _escaped({"KAFKA_PROPERTIES": text})
+    def _member(
+        self, member: MemberSpec, images: Images, files: Path | None
+    ) -> dict[str, Any]:
+        kind = KINDS[member.kind]
+        service = self._in_pod(member.name, kind.template, images.members[member.kind])
+        service["volumes"] = [
+            {"type": "volume", "source": volume(member.name), "target": kind.data},
+            *([_bind(files, FILES, read_only=True)] if files else []),
+        ]
+        service |= _escaped(kind.service(member, self))
         return service
-
-    def redis_arguments(self, member: MemberSpec) -> list[str]:
-        """The command line of redis-server; what comes later wins."""
-        settings = {
-            "bind": "0.0.0.0",
-            "port": str(REDIS_PORT),
-            "dir": REDIS_DATA,
-            # Nobody from outside gets here, and clients come from other addresses than loopback.
-            "protected-mode": "no",
-            "appendonly": "yes",
-            "save": "",  # no snapshots beside the append-only file, and no forks for them
-            "repl-diskless-sync-delay": "0",  # else a replica waits five seconds for others
-            **member.settings,
-        }
-        return [word for key, value in settings.items() for word in (f"--{key}", value)]
-
-    def kafka_settings(self, member: MemberSpec) -> dict[str, str]:
-        """`server.properties`, with a listener for each source of a link to this broker."""
-        direct = kafka.Listener(f"0.0.0.0:{KAFKA_PORT}", self.direct(member.name))
-        sources = {
-            link.src: kafka.Listener(
-                f"0.0.0.0:{self.target_port(link)}",
-                # The runner's own clients stand in for the client groups, nodes are in containers.
-                self.outside(*link) if link.src in self.spec.clients else self.inside(*link),
-            )
-            for link in self.spec.links_to(member.name)
-        }
-        controller = f"127.0.0.1:{KAFKA_CONTROLLER_PORT}"
-        return kafka.broker_settings(sources, direct, controller, KAFKA_DATA, member.settings)
 
 
 def _extends(template: str) -> dict[str, Any]:
@@ -322,12 +296,13 @@ def _escape(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _escape_all(words: Iterable[str]) -> list[str]:
-    return [_escape(word) for word in words]
-
-
-def _escaped(environment: Mapping[str, str]) -> dict[str, str]:
-    return {key: _escape(value) for key, value in environment.items()}
+def _escaped(value: Any) -> Any:
+    """The same value with every text in it escaped, however deep."""
+    if isinstance(value, str):
+        return _escape(value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(each) for key, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list) else value
 
 
 def as_text(project: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+EXIT_STORAGE = 74  # sysexits.h; a node can't use its disk any more (services/chassis/node.py)
 EXIT_SOFTWARE = 70  # sysexits.h; a node's own invariant broke (services/chassis/node.py)
 
 

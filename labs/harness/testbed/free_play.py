@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -29,6 +30,7 @@ ANSWER_WITHIN_S = 1.0
 READY_WITHIN_S = 30.0
 BROKERS = ("1", "3")
 UNAVAILABLE = 2
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def project() -> str:
@@ -44,8 +46,7 @@ def environment(brokers: str, images: Images) -> dict[str, str]:
     """What compose.yaml takes from the environment. With three brokers two must have a record."""
     settings = {
         "FAULTLINE_IMAGE": images.service,
-        "REDIS_IMAGE": images.members["redis"],
-        "KAFKA_IMAGE": images.members["kafka"],
+        **{f"{kind.upper()}_IMAGE": image for kind, image in images.members.items()},
     }
     if brokers == "3":
         settings |= {
@@ -57,8 +58,11 @@ def environment(brokers: str, images: Images) -> dict[str, str]:
     return settings
 
 
-def up(out: Console) -> int:
-    """Start everything and wait for the nodes; 2 with a message when that can't be."""
+def up(out: Console, more: Mapping[str, str] = NOTHING) -> int:
+    """Start everything and wait for the nodes; 2 with a message when that can't be.
+
+    `more`: further variables of compose.yaml; their COMPOSE_PROFILES are started as well.
+    """
     brokers = os.environ.get("BROKERS") or "1"
     if brokers not in BROKERS:
         out.print(f"BROKERS={brokers} is not allowed: {' or '.join(BROKERS)}", markup=False)
@@ -73,9 +77,10 @@ def up(out: Console) -> int:
         out.print(str(error), markup=False)
         return UNAVAILABLE
     began = time.monotonic()
-    code = _compose(
-        "--progress", "quiet", "up", "--detach", "--no-build", settings=environment(brokers, images)
-    )
+    settings = environment(brokers, images)
+    profiles = [each["COMPOSE_PROFILES"] for each in (settings, more) if "COMPOSE_PROFILES" in each]
+    settings |= {**more, "COMPOSE_PROFILES": ",".join(profiles)}
+    code = _compose("--progress", "quiet", "up", "--detach", "--no-build", settings=settings)
     if code:
         return code
     try:

@@ -25,16 +25,14 @@ import aiohttp
 
 from labs.harness.links.control import Link, Links
 from labs.harness.testbed import (
-    advertiser,
     execute,
-    kafka_install,
     launcher,
-    local_members,
     registry,
 )
 from labs.harness.testbed.cluster import Cluster, NodeExited, TestbedError
 from labs.harness.testbed.description import ClusterSpec, NodeSpec, State
 from labs.harness.testbed.launcher import MODULES, Launched
+from labs.harness.testbed.members import KINDS, kafka_advertiser
 from labs.harness.testbed.ports import PortReservation
 from labs.harness.testbed.spawner import Process, Spawner
 from labs.harness.testbed.waiting import until
@@ -42,7 +40,7 @@ from labs.harness.testbed.waiting import until
 LINKS = "links"
 LINKS_MODULE = "labs.harness.links.server"
 EXECUTE_MODULE = execute.__name__
-ADVERTISER_MODULE = advertiser.__name__
+ADVERTISER_MODULE = kafka_advertiser.__name__
 LINKS_READY_WITHIN_S = 10.0
 ENDS_WITHIN_S = 5.0
 STOP_GRACE_S = 1.0
@@ -100,6 +98,11 @@ class LocalTestbed:
 
         `directory` (default: `<run directory>/<cluster's name>`) is where logs and telemetry go.
         """
+        spec = spec.without([
+            member.name
+            for member in spec.members
+            if member.optional and not KINDS[member.kind].doctor().here
+        ])
         number = next(self._numbers)
         data = self.spawner.launched.directory / f"{number}-{spec.name}"
         cluster = LocalCluster(
@@ -128,7 +131,7 @@ class LocalCluster(Cluster):
         self._ports = PortReservation()
         self._specs = {node.name: node for node in spec.nodes}
         self._members = {
-            member.name: local_members.choose(member, self._ports) for member in spec.members
+            member.name: KINDS[member.kind].local(member, self._ports) for member in spec.members
         }
         self._processes: dict[str, Process] = {}
         self._asked_to_end: set[str] = set()
@@ -262,7 +265,7 @@ class LocalCluster(Cluster):
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             command = self._members[name].command(data, self._addresses)
-        except (OSError, kafka_install.Missing) as error:
+        except (OSError, TestbedError) as error:
             raise TestbedError(f"{name} can't be prepared: {error}") from error
         await self._run(name, EXECUTE_MODULE, execute.environment(command), self.logs(name))
 
@@ -272,7 +275,7 @@ class LocalCluster(Cluster):
             return
         helper = f"{name}-advertiser"
         ready = self._data_directory(helper) / "ready"
-        settings[advertiser.READY_FILE] = str(ready)
+        settings[kafka_advertiser.READY_FILE] = str(ready)
         await self._run(helper, ADVERTISER_MODULE, settings, self.logs(helper))
 
         # Not part of the member's readiness, which is asked round the links and so round this.
@@ -290,7 +293,7 @@ class LocalCluster(Cluster):
 
     def _environment(self, node: NodeSpec) -> dict[str, str]:
         """The node's own settings, and what only the testbed knows."""
-        peers = {link.dst: self._addresses[link] for link in self.links if link.src == node.name}
+        peers = {peer: self.address(node.name, peer) for peer in self.spec.peers_of(node.name)}
         given = {
             "NODE": node.name,
             "LISTEN": self.direct_address(node.name),
@@ -299,8 +302,8 @@ class LocalCluster(Cluster):
             "TELEMETRY": str(self.telemetry(node.name)),
         }
         settings = {f"{node.prefix}_{key}": value for key, value in given.items()}
-        for member in self.spec.members:
-            settings[member.environment_key] = self.address(node.name, member.name)
+        for name in self.spec.members_of(node.name):
+            settings[self.spec.member(name).environment_key] = self.address(node.name, name)
         return settings | dict(node.environment)
 
     def _data_directory(self, node: str) -> Path:

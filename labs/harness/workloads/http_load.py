@@ -1,4 +1,4 @@
-"""A small, fast HTTP/1.1 load generator: a closed loop on raw `asyncio.Protocol` connections.
+"""A small, fast HTTP/1.1 load generator, closed or open loop, on raw asyncio protocols.
 
 Run in a process of its own, so that its CPU time is not the server's or the runner's:
 
@@ -13,6 +13,10 @@ the client.
 *Closed loop*: each client sends its next request when it has its answer. That measures what the
 server can do with `clients` callers; it is blind to what callers who do not wait would suffer
 (coordinated omission), so its p99 must not be sold as a service level.
+
+*Open loop* (`rate_per_s`): requests come at that rate whatever happens to earlier ones, and wait
+for a free connection if they must; that wait counts. It is how to compare latencies: at a rate that
+all can bear, for a saturated server's p99 is but the inverse of its throughput.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import cast
 
 import msgspec
@@ -37,18 +42,21 @@ else:
 
 ENDS_WITHIN_S = 10.0
 EXAMPLE_BYTES = 300
+WAITING_MAX = 10_000  # requests of an open loop without a connection: that server is saturated
 
 
 @dataclass(slots=True)
 class Load:
     """What to do: `clients` connections to `address` ("host:port"), first `warm_up_s` seconds that
-    are not counted, then `duration_s` that are. `requests`: raw HTTP/1.1, keep-alive."""
+    are not counted, then `duration_s` that are. `requests`: raw HTTP/1.1, keep-alive. `rate_per_s`:
+    of an open loop; 0: a closed one."""
 
     address: str
     clients: int
     warm_up_s: float
     duration_s: float
     requests: list[str]
+    rate_per_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -56,7 +64,8 @@ class Result:
     """What came of it. Latencies in ms, of the answers that were good (2xx) and in time.
 
     `answers` counts all of them, the warm-up's too; `failures` those that were not 2xx, by status,
-    with one of them as `example`; `cpu_s` is this process's own.
+    with one of them as `example`; `cpu_s` is this process's own; `late_p99_ms`: an open loop's own
+    fault, which no latency contains.
     """
 
     throughput: float = 0.0
@@ -68,6 +77,7 @@ class Result:
     failures: dict[str, int] = field(default_factory=dict)
     example: str = ""
     cpu_s: float = 0.0
+    late_p99_ms: float = 0.0
 
 
 class _Run:
@@ -81,6 +91,22 @@ class _Run:
         self.example = ""
         self.measuring = False
         self.stopping = False
+        self.open_loop = load.rate_per_s > 0
+        self.idle: list[_Client] = []  # of an open loop
+        self.waiting: deque[float] = deque()  # since when, of an open loop's requests
+        self.late_s: list[float] = []
+
+    def arrive(self, late_s: float) -> None:
+        """A request of an open loop has come."""
+        now = time.perf_counter()
+        if self.measuring:
+            self.late_s.append(late_s)
+        if self.idle:
+            self.idle.pop().send(now)
+        elif len(self.waiting) < WAITING_MAX:
+            self.waiting.append(now)
+        else:
+            self.fail("not sent", "no connection was free: the rate is more than it can bear")
 
     def fail(self, what: str, example: bytes | str) -> None:
         self.failures[what] += 1
@@ -121,13 +147,27 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
-        self._send()
+        self._go_on()
 
-    def _send(self) -> None:
+    def _go_on(self) -> None:
+        run = self._run
+        if not run.open_loop:
+            self.send(time.perf_counter())
+        elif run.waiting:
+            self.send(run.waiting.popleft())
+        else:
+            run.idle.append(self)
+
+    def send(self, since: float) -> None:
+        """Send the next request; its latency counts from `since` on."""
         requests = self._run.requests
         self._next = (self._next + 1) % len(requests)
-        self._sent_at = time.perf_counter()
+        self._sent_at = since
         self._transport.write(requests[self._next])
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -143,9 +183,9 @@ class _Client(asyncio.Protocol):
         elif run.measuring:
             run.latencies.append(time.perf_counter() - self._sent_at)
         if run.stopping:
-            self._transport.close()
+            self.close()
         else:
-            self._send()
+            self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._run.stopping:
@@ -167,6 +207,7 @@ async def run_load(load: Load) -> Result:
         first = number * len(run.requests) // load.clients
         await loop.create_connection(lambda f=first, d=future: _Client(run, f, d), host, int(port))  # type: ignore[misc]
     everyone = asyncio.gather(*done)
+    offering = loop.create_task(_offer(run, load.rate_per_s)) if run.open_loop else None
     await asyncio.wait([everyone], timeout=load.warm_up_s)
     run.measuring = True
     started = time.perf_counter()
@@ -174,8 +215,20 @@ async def run_load(load: Load) -> Result:
     run.measuring = False
     seconds = time.perf_counter() - started
     run.stopping = True
+    if offering is not None:
+        offering.cancel()
+        for client in run.idle:
+            client.close()
     await asyncio.wait_for(everyone, ENDS_WITHIN_S)
     return _result(run, seconds)
+
+
+async def _offer(run: _Run, rate_per_s: float) -> None:
+    # Only now: a closed loop has no use for what that brings along.
+    from labs.harness.workloads.open_loop import arrivals
+
+    async for late_s in arrivals(lambda: rate_per_s, Random(0)):
+        run.arrive(late_s)
 
 
 def _result(run: _Run, seconds: float) -> Result:
@@ -192,6 +245,8 @@ def _result(run: _Run, seconds: float) -> Result:
         result.p50_ms = ordered[len(ordered) // 2] * 1000
         result.p99_ms = ordered[len(ordered) * 99 // 100] * 1000
         result.max_ms = ordered[-1] * 1000
+    if run.late_s:
+        result.late_p99_ms = sorted(run.late_s)[len(run.late_s) * 99 // 100] * 1000
     return result
 
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
+from labs.harness.workloads.open_loop import arrivals
 from labs.harness.workloads.tracing import new_trace
 from services.chassis.errors import Definite, Indefinite, NotFound, PreconditionFailed
 from services.kv.client import KvClient, Reply
@@ -54,7 +55,7 @@ class Place:
 
 
 class RegisterWorkload:
-    """`rate_per_s` operations a second from each place.
+    """`rate_per_s` operations a second from each place, to `nodes` (default: all of the cluster).
 
     `in_flight_max` bounds what a blackout piles up at one place: an arrival over it is not sent and
     is counted as `shed`.
@@ -69,8 +70,10 @@ class RegisterWorkload:
         keys: int = 5,
         deadline_ms: int = 300,
         in_flight_max: int = 100,
+        nodes: Sequence[str] = (),
     ) -> None:
         self.places_wanted = places
+        self.nodes = nodes
         self.random = Random(seed)
         self.rate_per_s = rate_per_s
         self.keys = [f"register-{number}" for number in range(keys)]
@@ -79,7 +82,6 @@ class RegisterWorkload:
         self.places: dict[str, Place] = {}
         self.once: list[str] = []
         self._last_seen: dict[tuple[int, str], tuple[Any, int]] = {}
-        self._processes = 0
         self._values = 0
         self._dispatchers: list[asyncio.Task[None]] = []
         self._operations: set[asyncio.Task[None]] = set()
@@ -97,7 +99,7 @@ class RegisterWorkload:
         self.recorder = recorder
         self._on_progress = on_progress
         for name in self.places_wanted:
-            addresses = {node: cluster.address(name, node) for node in cluster.nodes}
+            addresses = self._addresses(cluster, name)
             place = Place(name, KvClient(addresses, random=Random(self.random.random())))
             self.places[name] = place
             arrivals = Random(self.random.random())
@@ -135,12 +137,14 @@ class RegisterWorkload:
             if op.invoke_ns >= start_ns and (end_ns is None or op.return_ns <= end_ns)
         ]
 
+    def _addresses(self, cluster: Cluster, place: str) -> dict[str, str]:
+        return {node: cluster.address(place, node) for node in self.nodes or cluster.nodes}
+
     async def final_reads(self, cluster: Cluster, place: str, *, within_s: float) -> None:
         """Read every key once more, from `place`, after all other operations have ended."""
         assert not self._operations, "final reads come last"
         gate = asyncio.Semaphore(16)
-        addresses = {node: cluster.address(place, node) for node in cluster.nodes}
-        client = KvClient(addresses, random=self.random)
+        client = KvClient(self._addresses(cluster, place), random=self.random)
 
         async def read(key: str) -> None:
             async with gate:
@@ -152,7 +156,7 @@ class RegisterWorkload:
             await client.close()
 
     async def _final_read(self, client: KvClient, key: str, place: str, within_s: float) -> None:
-        process, trace = self._new_process(), new_trace()
+        process, trace = self.recorder.new_process(), new_trace()
         handle = self.recorder.invoke(
             process, "read", key, None, client=place, final=True, **trace.fields
         )
@@ -167,14 +171,8 @@ class RegisterWorkload:
             self.recorder.ok(handle, value=reply.value, **_answer(reply))
 
     async def _dispatch(self, place: Place, random: Random) -> None:
-        """Send at exponentially distributed intervals, measured from the plan and not from the
-        last answer, so that a late loop catches up instead of slowing the load down."""
-        loop = asyncio.get_running_loop()
-        planned = loop.time()
-        while True:
-            planned += random.expovariate(self.rate_per_s)
-            await asyncio.sleep(max(0.0, planned - loop.time()))
-            place.lateness_s = max(place.lateness_s, loop.time() - planned)
+        async for late_s in arrivals(lambda: self.rate_per_s, random):
+            place.lateness_s = max(place.lateness_s, late_s)
             if place.in_flight >= self.in_flight_max:
                 place.counts["shed"] += 1
                 continue
@@ -188,7 +186,7 @@ class RegisterWorkload:
             self._failures.append(failure)  # a bug of the load, raised by stop()
 
     async def _operate(self, place: Place, random: Random) -> None:
-        process = place.idle.pop() if place.idle else self._new_process()
+        process = place.idle.pop() if place.idle else self.recorder.new_process()
         f, key, value, call = self._draw(place, process, random)
         place.in_flight += 1
         invoke_ns, trace = self.recorder.now_ns(), new_trace()
@@ -245,10 +243,6 @@ class RegisterWorkload:
                 key, value, version=version, deadline_ms=deadline_ms, headers=headers)  # fmt: skip
         return "write", key, value, lambda headers: client.put(
             key, value, deadline_ms=deadline_ms, headers=headers)  # fmt: skip
-
-    def _new_process(self) -> int:
-        self._processes += 1
-        return self._processes - 1
 
     def _new_value(self) -> int:
         self._values += 1

@@ -5,9 +5,9 @@ function unpack(raw) {
     const variant = { index, name: each.name, nodes: each.nodes, end: each.end, first: each.first, omitted: each.omitted };
     variant.faults = each.faults.map(([name, target, begin, end]) => ({ name, target, begin, end }));
     variant.stays = each.stays.map(([node, begin, end, role, term]) => ({ node, begin, end, role, term }));
-    variant.ops = each.ops.map(([number, client, process, did, type, begin, end, node, error, trace, request]) => ({
+    variant.ops = each.ops.map(([number, client, process, did, type, begin, end, node, error, trace, request, waited]) => ({
       number, client: text(client), process, did, type: text(type), begin, end, node: text(node),
-      error: text(error), trace: text(trace), request, variant,
+      error: text(error), trace: text(trace), request, waited, variant,
     }));
     variant.lines = each.lines.map(([at, node, level, event, told, trace, request, span, parent, took, bad]) => ({
       at, node: text(node), level, event: text(event), text: told, trace: text(trace), request, span, parent, took, bad: bad === 1,

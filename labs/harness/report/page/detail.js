@@ -27,7 +27,7 @@ function tree(lines) {
 
 function kindOf(line) {
   if (line.bad) return "bad";
-  return line.event === "replicate" ? "replicate" : line.event === "request" ? "" : "client";
+  return { replicate: "replicate", request: "", call: "call" }[line.event] ?? "client";
 }
 
 function waterfall(lines) {
@@ -38,9 +38,9 @@ function waterfall(lines) {
   const percent = (us) => `${(us / (end - begin) * 100).toFixed(3)}%`;
   const rows = spans.map((span) => {
     const place = `left:${percent(span.begin - begin)};width:max(2px,${percent(span.end - span.begin)})`;
-    const what = span.line.event === "request" ? span.line.text : "";
+    const what = ["request", "call"].includes(span.line.event) ? span.line.text : "";
     return make("tr", {},
-      make("th", { scope: "row", style: `padding-left:${span.depth * 0.9}rem` },
+      make("th", { scope: "row", title: what, style: `padding-left:${span.depth * 0.9}rem` },
         make("b", {}, span.line.node), ` ${span.line.event} `, make("span", { class: "dim" }, what)),
       make("td", {}, make("div", { class: "bar", title: `${seconds(span.begin, 6)} to ${seconds(span.end, 6)}` },
         make("i", { class: kindOf(span.line), style: place }))),
@@ -80,6 +80,7 @@ function facts(op) {
   return make("dl", {},
     fact("variant", op.variant.name), fact("client", `${op.client}, process ${op.process}`), fact("sent", at),
     fact("took", op.end === null ? "never ended" : took(op.end - op.begin)),
+    op.waited ? fact("mostly waited for", op.waited) : null,
     op.node ? fact("answered by", op.node) : null, op.error ? fact("error", op.error) : null,
     fact("request", make("code", {}, op.request ?? "–")), fact("trace", make("code", {}, op.trace ?? "–")));
 }
@@ -98,7 +99,7 @@ function ways(op) {
     after ? button("after", "next ▶", () => show(after)) : null);
 }
 
-const SILENCE = "No node tells of this request: it never arrived, or its node was killed before it could say so.";
+const SILENCE = "No node tells of this request: it never arrived, its node was killed before it could say so, or sampling did not draw it.";
 
 function drawDetail(op) {
   const lines = op.variant.byTrace.get(op.trace) || [];

@@ -232,7 +232,7 @@ class SimulatedCluster(Cluster):
 
     def _environment(self, node: NodeSpec) -> dict[str, str]:
         """The node's own settings, and what only the testbed knows."""
-        peers = [link.dst for link in self.links if link.src == node.name]
+        peers = self.spec.peers_of(node.name)
         given = {
             "NODE": node.name,
             "LISTEN": self.direct_address(node.name),

@@ -64,7 +64,8 @@ class End(asyncio.Transport):
         self.inbox.append(segment)
         if type(segment) is bytes:
             self.inbox_bytes += len(segment)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         if self.inbox and self._reading and not self._scheduled and self._protocol is not None:

@@ -6,6 +6,11 @@ killed loses nothing, for the kernel has its writes; a machine that loses its po
 (`lose_unfsynced_writes`) loses any part of what was not safe: whole writes, or single sectors of
 one (a torn write), and of the names the latest.
 
+A disk can fail, too. *Full*: no file grows, though bytes that a file has already may be written
+anew. *Failing*: `synchronize` reports EIO once, and the kernel forgets that those pages were to be
+written: they can be read, and a later `synchronize` that succeeds has not saved them ("fsyncgate",
+PostgreSQL 2018; Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+
 `synchronize` takes time, during which the process stands still (`VirtualLoop.stall`); if the power
 fails meanwhile, nothing was promised yet. What the process did after that, in the same callback, it
 has done in its own future: killed before that, it has never done it.
@@ -34,6 +39,7 @@ class Write:
     """One write or truncation, made at `at_ns`: `after` in place of `before`.
 
     `safe_ns`: from when on a power failure leaves it alone; None until it is synchronized.
+    `forgotten`: to synchronize it failed, and whoever does so again only believes that it is safe.
     """
 
     offset: int
@@ -41,6 +47,12 @@ class Write:
     after: bytes
     at_ns: int
     safe_ns: int | None = None
+    forgotten: bool = False
+
+    def covers(self, other: Write) -> bool:
+        """Is every byte of `other` written anew by this?"""
+        end = self.offset + len(self.after)
+        return self.offset <= other.offset and other.offset + len(other.after) <= end
 
 
 @dataclass(slots=True)
@@ -65,7 +77,7 @@ class Inode:
         if offset > len(self.data):  # a hole reads as zeros
             new, offset = bytes(offset - len(self.data)) + new, len(self.data)
         if self.unsafe and _safe(self.unsafe[0].safe_ns, now_ns):
-            self.unsafe = [each for each in self.unsafe if not _safe(each.safe_ns, now_ns)]
+            self.unsafe = self._at_risk(now_ns)
         self.unsafe.append(Write(offset, bytes(self.data[offset : offset + length]), new, at_ns))
         self.data[offset : offset + length] = new
 
@@ -75,9 +87,31 @@ class Inode:
             write = self.unsafe.pop()
             self.data[write.offset : write.offset + len(write.after)] = write.before
 
+    def synchronized(self, at_ns: int) -> None:
+        """All is safe from `at_ns` on, but for what is forgotten."""
+        for write in self.unsafe:
+            if write.safe_ns is None and not write.forgotten:
+                write.safe_ns = at_ns
+
+    def _at_risk(self, now_ns: int) -> list[Write]:
+        """What a power failure may take: neither safe, nor covered by something later that is."""
+        risky: list[Write] = []
+        safe: list[Write] = []
+        for write in reversed(self.unsafe):
+            if _safe(write.safe_ns, now_ns):
+                safe.append(write)
+            elif not (write.forgotten and any(later.covers(write) for later in safe)):
+                risky.append(write)
+        return risky[::-1]
+
+    def forget(self) -> None:
+        """To synchronize has failed: these pages count as clean."""
+        for write in self.unsafe:
+            write.forgotten = write.forgotten or write.safe_ns is None
+
     def power_cut(self, now_ns: int, random: Random) -> None:
         """Keep what is safe, and of the rest what chance keeps."""
-        unsafe = [each for each in self.unsafe if not _safe(each.safe_ns, now_ns)]
+        unsafe = self._at_risk(now_ns)
         self.unsafe = []
         for write in reversed(unsafe):
             self.data[write.offset : write.offset + len(write.after)] = write.before
@@ -115,13 +149,16 @@ def _safe(safe_ns: int | None, now_ns: int) -> bool:
 class Disk:
     """What one node has stored. `lose_unfsynced_writes` makes the next kill a power failure.
 
-    `synchronize_ms`: how long that takes, from and to.
+    `synchronize_ms`: how long that takes, from and to. `full`: nothing may grow. `failing`: the
+    next `synchronize` of a file fails.
     """
 
     def __init__(self, random: Random) -> None:
         self.random = random
         self.lose_unfsynced_writes = False
         self.synchronize_ms: tuple[float, float] = SYNC_MS
+        self.full = False
+        self.failing = False
         self.names: dict[Path, Inode] = {}
         self._changes: list[Names] = []
 
@@ -206,7 +243,13 @@ class SimulatedFiles(Files):
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
         if not self._loop.dead:
-            self._replace(self._open[descriptor], offset, len(data), data)
+            inode = self._open[descriptor]
+            self._may_grow(inode, offset + len(data))
+            self._replace(inode, offset, len(data), data)
+
+    def _may_grow(self, inode: Inode, length: int) -> None:
+        if self._disk.full and length > len(inode.data):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def truncate(self, descriptor: int, length: int) -> None:
         inode = self._open[descriptor]
@@ -216,14 +259,17 @@ class SimulatedFiles(Files):
         if surplus > 0:
             self._replace(inode, length, surplus, b"")
         else:
+            self._may_grow(inode, length)
             self._replace(inode, len(inode.data), 0, bytes(-surplus))
 
     def synchronize(self, descriptor: int) -> None:
         if self._synchronizes and not self._loop.dead:
-            at_ns = self._take_time()
-            for write in self._open[descriptor].unsafe:
-                if write.safe_ns is None:
-                    write.safe_ns = at_ns
+            at_ns, inode = self._take_time(), self._open[descriptor]
+            if self._disk.failing:
+                self._disk.failing = False
+                inode.forget()
+                raise OSError(errno.EIO, "Input/output error")
+            inode.synchronized(at_ns)
 
     def synchronize_directory(self, path: Path) -> None:
         if self._synchronizes and not self._loop.dead:

@@ -73,12 +73,14 @@ class Pipe:
 
     def _due(self, written_ns: int) -> int:
         # Never before what was written earlier: jitter may not reorder a byte stream.
-        shape = self._shape
         due = written_ns + self._route.latency_ns()
+        shape = self._shape
         if shape.delay_s:
             jitter_s = shape.random.uniform(-shape.jitter_s, shape.jitter_s)
             due += round((shape.delay_s + jitter_s) * 1e9)
-        self._last_due = due = max(due, self._last_due)
+        if due < self._last_due:
+            return self._last_due
+        self._last_due = due
         return due
 
     def refresh(self) -> None:
@@ -97,17 +99,24 @@ class Pipe:
         return due
 
     def _arm(self) -> None:
-        if not self._queue or self._shape.held or self.sink is None:
+        queue = self._queue
+        if not queue or self._shape.held or self.sink is None:
             return
-        due, segment, _ = self._queue[0]
-        if self._shape.bytes_per_s and type(segment) is bytes and not self._piece:
+        if self._shape.bytes_per_s:
+            self._pace()
+        due = queue[0][0]
+        if not self._armed_ns or due < self._armed_ns:
+            now_ns = self._simulation.now_ns
+            self._armed_ns = due = due if due > now_ns else now_ns
+            self._simulation.at(due, self._arrive)
+
+    def _pace(self) -> None:
+        """Of the head, the link carries no more at once than its rate allows."""
+        due, segment, written_ns = self._queue[0]
+        if type(segment) is bytes and not self._piece:
             self._piece = min(len(segment), self._shape.read_bytes())
             carried_s = self._shape.due(self._piece, self._simulation.now_ns / 1e9)
-            due = max(due, round(carried_s * 1e9))
-            self._queue[0] = (due, segment, self._queue[0][2])
-        if not self._armed_ns or due < self._armed_ns:
-            self._armed_ns = due = max(due, self._simulation.now_ns)
-            self._simulation.at(due, self._arrive)
+            self._queue[0] = (max(due, round(carried_s * 1e9)), segment, written_ns)
 
     def _arrive(self) -> None:
         """Hand on what is due."""
@@ -135,7 +144,8 @@ class Pipe:
                 self._pass(segment, sink)
             else:
                 sink.receive(segment)
-        self._arm()
+        if queue:
+            self._arm()
         if self.source is not None and self.source.writing_paused and self.queued < PIPE_BYTES:
             self.source.may_write()
 

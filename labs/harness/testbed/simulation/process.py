@@ -1,7 +1,7 @@
 """One start of one node: its loop, its machine, and how it ended.
 
-A service that is to run here has, beside its `main(environ)`, the coroutine that `main` runs:
-`serve(environ, machine) -> exit code`.
+A service that is to run here has, beside its `main(environ)`, what `main` runs: `make(environ,
+machine)`, which gives a `Service`, or a coroutine `serve(environ, machine) -> exit code`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import signal
 import traceback
 from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -18,6 +19,7 @@ from labs.harness.testbed.simulation.disk import Disk, SimulatedFiles
 from labs.harness.testbed.simulation.loop import VirtualLoop
 from labs.harness.testbed.simulation.scheduler import WALL_AT_ZERO_S, Simulation
 from services.chassis.machine import Clock, EventFile, Machine
+from services.chassis.service import serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +33,11 @@ Serve = Callable[["Mapping[str, str]", Machine], Coroutine[Any, Any, int]]
 
 
 def service(module: str) -> Serve:
-    """The `serve` of a service's module. Raises ImportError, AttributeError."""
-    return cast(Serve, import_module(module).serve)
+    """How the service of that module is run. Raises ImportError, AttributeError."""
+    found = import_module(module)
+    if hasattr(found, "serve"):
+        return cast(Serve, found.serve)
+    return partial(serve, found.make)
 
 
 class Output(io.TextIOBase):

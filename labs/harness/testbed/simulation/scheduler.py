@@ -7,12 +7,16 @@ Time stands still while code runs, and when nothing is ready it jumps to the nex
 idle second costs nothing, and a deadline of ten seconds passes in an instant. It is kept in whole
 nanoseconds: sums of floats would differ in the last digit from one mathematical library to another,
 and with them the order of events.
+
+The garbage collector is held back, too, until a number of steps has been made. Left to itself it
+runs at some count of allocations, which is another under a profiler, or after one import more; and
+finalizers act: aiohttp gives a connection back when the response that holds it is collected.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
+import gc
 from asyncio import events
 from collections import deque
 from collections.abc import Callable
@@ -29,16 +33,18 @@ START_NS = 1_000 * NANOSECONDS  # the monotonic clock's zero means nothing; 0 it
 WALL_AT_ZERO_S = 1_735_689_600.0 - START_NS / NANOSECONDS  # START_NS is 2025-01-01T00:00:00Z
 STEPS_AT_AN_INSTANT_MAX = 500_000
 CANCELLED_KEPT = 512
+STEPS_TO_COLLECT = 500_000
 
 
 class Stuck(RuntimeError):
     """Nothing can happen any more, or nothing but the same instant, for ever."""
 
 
-class Handle(asyncio.TimerHandle):
-    """A callback that waits for its turn or its time; the base's fields without its costs."""
+class Handle:
+    """A callback that waits for its turn or its time: what `asyncio.TimerHandle` offers, and what
+    of it costs nothing: there are dozens of these to one request."""
 
-    __slots__ = ()
+    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_loop", "_scheduled", "_when")
 
     def __init__(
         self,
@@ -54,17 +60,24 @@ class Handle(asyncio.TimerHandle):
         self._loop = loop
         self._context = contextvars.copy_context() if context is None else context
         self._cancelled = False
-        self._source_traceback = None
-        self._repr = None
         self._when = when
         self._scheduled = scheduled
 
     def cancel(self) -> None:
+        """It will not run."""
         if not self._cancelled:
             self._cancelled = True
             self._callback, self._args = _nothing, ()
             if self._scheduled:
-                self._loop._timer_handle_cancelled(self)
+                self._loop.simulation.timer_cancelled()
+
+    def cancelled(self) -> bool:
+        """Was it cancelled?"""
+        return self._cancelled
+
+    def when(self) -> float:
+        """Of a timer: its time, on the loop's clock."""
+        return self._when
 
 
 def _nothing(*_: object) -> None:
@@ -77,14 +90,16 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.now_ns = START_NS
-        self.steps = 0
+        self.steps = self.tasks = 0  # callbacks that ran, tasks that were made
         self.network: Network
         self._ready: deque[Handle] = deque()
+        self.ready = self._ready.append  # the handle's turn comes, in this instant
         # (when, number, handle) of a process, or (when, number, event) of the network or a disk.
         self._heap: list[tuple[int, int, Handle | Callable[[], object]]] = []
         self._number = 0
         self._cancelled = 0
         self._steps_limit = STEPS_AT_AN_INSTANT_MAX
+        self._collect_at = STEPS_TO_COLLECT
         self.loops: list[VirtualLoop] = []  # of living processes
 
     def random(self, name: str) -> Random:
@@ -99,9 +114,6 @@ class Simulation:
     def timer(self, when_ns: int, handle: Handle) -> None:
         self._number += 1
         heappush(self._heap, (when_ns, self._number, handle))
-
-    def ready(self, handle: Handle) -> None:
-        self._ready.append(handle)
 
     def ready_again(self, held: list[Handle]) -> None:
         """What a process could not run until now comes before what has come since."""
@@ -120,6 +132,8 @@ class Simulation:
         """Let things happen until `done()`. Raises Stuck."""
         ready = self._ready
         current: VirtualLoop | None = None
+        collects = gc.isenabled()
+        gc.disable()
         try:
             while not done():
                 if not ready:
@@ -153,12 +167,17 @@ class Simulation:
                     loop.block_for_stall()
         finally:
             events._set_running_loop(None)
+            if collects:
+                gc.enable()
 
     def _advance(self) -> None:
         """To the next instant at which something is due."""
         heap = self._heap
         if not heap:
             raise Stuck("every process waits, and nothing is due")
+        if self.steps >= self._collect_at:
+            self._collect_at = self.steps + STEPS_TO_COLLECT
+            gc.collect()
         when = heap[0][0]
         if when > self.now_ns:
             self.now_ns = when

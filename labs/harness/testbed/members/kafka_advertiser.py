@@ -3,9 +3,9 @@
     c1 ── link c1→kafka ──▶ listener of c1 ──┐
     n1 ── link n1→kafka ──▶ listener of n1 ──┴──▶ the broker
 
-A broker of Apache Kafka has such listeners itself (`kafka.py`); the embedded one has not, and its
-clients would all leave their links for the one address that it tells them. What passes here is
-handed on as it is, but for three answers that hold addresses: Metadata, FindCoordinator and
+A broker of Apache Kafka has such listeners itself (`kafka_broker.py`); the embedded one has not,
+and its clients would all leave their links for the one address that it tells them. What passes
+here is handed on as it is, but for three answers that hold addresses: Metadata, FindCoordinator and
 DescribeCluster. In them the broker's address is replaced by the link's. Both are a loopback
 address and a port of four bytes, so nothing changes its length, and no schema need be known.
 """

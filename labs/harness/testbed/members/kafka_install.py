@@ -6,7 +6,8 @@ their checksums enforced. They lie outside the repository, in
 
 - `libs/`: the broker and its runtime class path;
 - `formatted/`: a data directory as `kafka-storage format` leaves it (two small files). Each broker
-  starts from a copy, which saves a JVM of its own at each first start.
+  starts from a copy, which saves a JVM of its own at each first start;
+- `classes.jsa`: the broker's classes, ready to be mapped (`kafka_classes`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from labs.harness.testbed import kafka
+from labs.harness.testbed.errors import TestbedError
+from labs.harness.testbed.members import kafka_broker, kafka_classes
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 VERSION = "4.3.0"
@@ -44,7 +46,7 @@ JAVA_OPTIONS = (
 )
 
 
-class Missing(Exception):
+class Missing(TestbedError):
     """What is missing for Apache Kafka, and what to type."""
 
 
@@ -93,7 +95,8 @@ def _java_version(path: str) -> int:
 def command(main_class: str, *arguments: str, libs: Path | None = None) -> list[str]:
     """The command that runs one of Kafka's classes. Raises Missing."""
     class_path = f"{libs or home() / 'libs'}/*"
-    return [java(), *JAVA_OPTIONS, "-cp", class_path, main_class, *arguments]
+    shared = kafka_classes.options(home())
+    return [java(), *JAVA_OPTIONS, *shared, "-cp", class_path, main_class, *arguments]
 
 
 def fetch() -> str:
@@ -104,6 +107,7 @@ def fetch() -> str:
     """
     if home().is_dir():
         java()
+        _write_classes()
         return f"Apache Kafka {VERSION} is here: {home()}"
     java()
     maven = shutil.which("mvn")
@@ -120,7 +124,14 @@ def fetch() -> str:
         except OSError:
             if not home().is_dir():  # else somebody else has fetched it meanwhile
                 raise
+    _write_classes()
     return f"Apache Kafka {VERSION} fetched: {home()}"
+
+
+def _write_classes() -> None:
+    # Where they lie for good: the class path is written down with them.
+    if not (home() / kafka_classes.FILE).exists():
+        kafka_classes.write(home(), command)
 
 
 def _copy_artefacts(maven: str, draft: Path, libs: Path) -> None:
@@ -134,11 +145,11 @@ def _copy_artefacts(maven: str, draft: Path, libs: Path) -> None:
 
 def _format(whole: Path) -> None:
     """Leave in `formatted` what `kafka-storage format` makes of an empty directory."""
-    nowhere = kafka.Listener("127.0.0.1:9092", "127.0.0.1:9092")
+    nowhere = kafka_broker.Listener("127.0.0.1:9092", "127.0.0.1:9092")
     data = whole / "formatted"
-    settings = kafka.broker_settings({}, nowhere, "127.0.0.1:9093", str(data), {})
+    settings = kafka_broker.broker_settings({}, nowhere, "127.0.0.1:9093", str(data), {})
     file = whole / "format.properties"
-    file.write_text(kafka.properties(settings))
+    file.write_text(kafka_broker.properties(settings))
     tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(file)]
     _run(command(*tool, libs=whole / "libs"), "Kafka's storage tool failed")
     file.unlink()

@@ -9,7 +9,7 @@ the link of its source: whoever asks over c1's link is told to go on using c1's 
     n1 ── link n1→kafka ──▶ listener FROM_N1   (advertises the link n1→kafka)
     harness ──────────────▶ listener DIRECT    (advertises itself; also the broker's own)
 
-The same settings serve `server.properties` and the environment of the `apache/kafka` image.
+The same settings serve local brokers and containers, as `server.properties`.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ SMALL: Mapping[str, str] = {
     "offsets.topic.num.partitions": "1",
     "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1",
+    # A consumer that is dead is found out within a second, if it wants to be; not in six.
+    "group.min.session.timeout.ms": "500",
     # A consumer group does not wait three seconds for a second consumer to come.
     "group.initial.rebalance.delay.ms": "0",
     # A broker that was killed is let in again only when its old session has run out (nine seconds
@@ -99,12 +101,3 @@ SMALL: Mapping[str, str] = {
 def properties(settings: Mapping[str, str]) -> str:
     """As `server.properties` has them."""
     return "".join(f"{key}={value}\n" for key, value in settings.items())
-
-
-def image_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """As the `apache/kafka` image takes them: `log.dirs` is KAFKA_LOG_DIRS (KIP-975)."""
-
-    def name(key: str) -> str:
-        return key.replace("_", "__").replace("-", "___").replace(".", "_").upper()
-
-    return {f"KAFKA_{name(key)}": value for key, value in settings.items()}

@@ -1,0 +1,1 @@
+"""Many seeded runs of the simulated service: find a failure, replay it, shrink it, tell it."""
