@@ -12,6 +12,7 @@ Control.  Asynchronous replication whose backups promote themselves when they he
 from labs.harness.lab.claims import no_acknowledged_write_is_lost, the_history_is_linearizable
 from labs.harness.lab.definition import Lab, Prediction, Results, Variant
 from labs.harness.lab.stage import Stage
+from labs.harness.nemesis.shapes import minority_with
 from labs.harness.testbed.description import kv_cluster
 from labs.harness.workloads.callers import Caller
 from labs.harness.workloads.register import RegisterWorkload
@@ -42,9 +43,7 @@ async def scenario(stage: Stage) -> None:
 
 async def split(stage: Stage, clients: RegisterWorkload, plain: Caller, guarded: Caller) -> None:
     leader = plain.node
-    others = [node for node in stage.cluster.nodes if node != leader]
-    followers = len(others) // 2 - 1  # that go with the leader; the rest is a majority of all
-    majority, minority = others[followers:], [leader, *others[:followers]]
+    minority, majority = minority_with(leader, stage.cluster.nodes)
     places = {"c1": minority[0], "c2": majority[0]}  # each client group stands on one side
     cut_off = stage.nemesis.partition([minority, majority], clients=places)
     sides = f"cut: {' '.join(minority)} c1 | {' '.join(majority)} c2"
