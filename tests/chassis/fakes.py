@@ -99,12 +99,12 @@ class Rig:
         self.telemetry = Telemetry("n1", self.clock, self.telemetry_path, log)
         self.driver = Driver(
             self.core,
-            self,  # type: ignore[arg-type]
-            self,  # type: ignore[arg-type]
+            self,
             self,
             self.clock,
             self.telemetry,
             Metrics(),
+            state_machine=self,
             tick_ms=10,
             election_ticks=20,
             snapshot_entries=snapshot_entries,
@@ -136,6 +136,9 @@ class Rig:
 
     def restore(self, data: bytes) -> None:
         self.story.append(f"restore {data.decode()}")
+
+    def digest(self) -> str:
+        return "state"
 
     async def propose(self, command: bytes = b"x", within_s: float = 1.0) -> Any:
         deadline = asyncio.get_running_loop().time() + within_s

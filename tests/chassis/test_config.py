@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.chassis.config import Address, ConfigError, load
+from services.chassis.config import Address, ConfigError
+from services.chassis.node_config import load_node
 from services.kv import main
 
 GOOD = {
@@ -22,7 +23,7 @@ GOOD = {
 
 def test_good() -> None:
     """The contract's keys, with their defaults."""
-    config = load({**GOOD, "PATH": "/bin", "KVETCH": "ours starts with KV_"})
+    config = load_node({**GOOD, "PATH": "/bin", "KVETCH": "ours starts with KV_"})
 
     assert config.node == "n1"
     assert config.listen == Address("127.0.0.1", 8001)
@@ -48,8 +49,14 @@ BAD = [
     ("KV_DATA_DIR", "", "a directory"),
     ("KV_DATA_DIR", "a\0b", "a directory"),
     ("KV_PROTOCOL", "rafft", "did you mean raft?"),
+    ("KV_PROTOCOL", "labs.broken:", "package.module:NAME"),
+    ("KV_PROTOCOL", "labs/broken:Raft", "package.module:NAME"),
+    ("KV_PROTOCOL", "labs.brokn:NoLogCheck", "labs.brokn can't be imported"),
+    ("KV_PROTOCOL", "services.kv:nothing", "services.kv has no nothing"),
+    ("KV_PROTOCOL", "json:JSONDecoder", "derived from one of Raft, Paxos"),
+    ("KV_PROTOCOL", "json:loads", "derived from one of Raft, Paxos"),
     ("KV_ACKNOWLEDGEMENT", "all", "synchronous"),
-    ("KV_PROMOTION", "yes", "naive or none"),
+    ("KV_PROMOTION", "yes", "naive or longest_log or none"),
     ("KV_TICK_MS", "0", "from 1 to 10000 ms"),
     ("KV_TICK_MS", "1.5", "whole number"),
     ("KV_TICK_MS", "١", "whole number"),
@@ -81,20 +88,20 @@ def test_missing(key: str) -> None:
     """A required key that is missing is named."""
     environ = {k: v for k, v in GOOD.items() if k != key}
     with pytest.raises(ConfigError, match=f"{key} is missing"):
-        load(environ)
+        load_node(environ)
 
 
 def test_unknown_key() -> None:
     """A misspelt key is refused with the nearest one: it must not silently mean the default."""
     with pytest.raises(ConfigError, match=r"KV_FSNYC='never'.*nearest is KV_FSYNC"):
-        load({**GOOD, "KV_FSNYC": "never"})
+        load_node({**GOOD, "KV_FSNYC": "never"})
 
 
 def test_semi_synchronous_alone() -> None:
     """Semi-synchronous acknowledgement waits for a backup: without one nothing would commit."""
     environ = {**GOOD, "KV_PEERS": "", "KV_ACKNOWLEDGEMENT": "semi_synchronous"}
     with pytest.raises(ConfigError, match="KV_PEERS"):
-        load(environ)
+        load_node(environ)
 
 
 def test_process() -> None:

@@ -19,7 +19,9 @@ from services.chassis.errors import (
     Unavailable,
 )
 from services.chassis.storage import StorageError
+from services.chassis.waiters import Proposals
 from services.protocols.core import Entry, Event, ReadGrant, Snapshot
+from services.protocols.primary_backup import PrimaryBackup
 from tests.chassis.fakes import Replicate, rig, until
 
 
@@ -101,6 +103,20 @@ async def test_overwritten(tmp_path: Path) -> None:
             await waiting
 
     assert caught.value.definite is True
+
+
+async def test_overwritten_where_commits_are_not_final(tmp_path: Path) -> None:
+    """Of primary and backups: whoever still has the entry may be promoted, and bring it back."""
+    async with rig(tmp_path) as r:
+        r.driver._proposals = Proposals(final=False)
+        r.core.hold = True
+        waiting = asyncio.create_task(r.propose())
+        await until(lambda: r.core.entries)
+        r.core.ready_now.committed.append(Entry(1, 2, b"other"))
+        r.driver._wake()
+        with pytest.raises(Indefinite, match="overwritten"):
+            await waiting
+    assert Proposals(final=PrimaryBackup.commits_are_final)._overwritten is DeadlineExceeded
 
 
 async def test_same_index_twice(tmp_path: Path) -> None:

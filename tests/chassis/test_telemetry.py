@@ -26,7 +26,9 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     ("header", "parsed"),
     [
         (f"00-{TRACE}-{SPAN}-01", TraceParent(TRACE, SPAN)),
-        (f"cc-{TRACE}-{SPAN}-00-what-the-future-will-be-like", TraceParent(TRACE, SPAN)),
+        (f"00-{TRACE}-{SPAN}-00", TraceParent(TRACE, SPAN, sampled=False)),
+        (f"00-{TRACE}-{SPAN}-03", TraceParent(TRACE, SPAN)),
+        (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be-like", TraceParent(TRACE, SPAN)),
         (None, None),
         ("", None),
         (f"ff-{TRACE}-{SPAN}-01", None),

@@ -173,6 +173,34 @@ def test_sequential_is_decided_by_versions_when_they_are_there() -> None:
     assert check_sequential(sessions("w x 1", "r x 0")).valid is True
 
 
+def test_of_an_unanswered_write_its_readers_know_the_version() -> None:
+    """Else one write without an answer would send a long history into the search."""
+    history = sessions("w x 1,w y 2", "r y 2,r x 1")
+    for op in history.ops:
+        op.version = op.output
+    history.ops[1].type, history.ops[1].return_ns, history.ops[1].version = "info", None, None
+    result = check_sequential(history)
+    assert (result.valid, result.algorithm) == (True, "version order")
+
+
+def test_store_buffering_is_called_by_its_name_and_told_whole() -> None:
+    """The litmus test SB: each writes, then reads the other's key as it was. Its story says which
+    key, for it is about two."""
+    result = check_sequential(sessions("w x 1,r y 0", "w y 2,r x 0"))
+    assert result.valid is False
+    assert result.counterexample is not None
+    assert result.counterexample.anomaly == "store buffering"
+    assert [sentence.split(" (")[0] for sentence in result.counterexample.sentences] == [
+        "1. Process 0 wrote 1 to x",
+        "2. Process 0 read nothing of y",
+        "3. Process 1 wrote 2 to y",
+        "4. Process 1 read nothing of x",
+    ]
+    other = check_sequential(sessions("w x 1,r y 0,r y 0", "w y 2,r x 0"))
+    assert other.counterexample is not None
+    assert other.counterexample.anomaly == "not sequential"
+
+
 def test_sequential_search_has_a_cap() -> None:
     """Caps give "unknown", never valid."""
     random = Random(5)

@@ -130,6 +130,19 @@ def test_each_anomaly_is_found_and_named(name: str) -> None:
     assert result.counterexample.sentences[0].startswith("1. ")
 
 
+def test_a_fencing_violation_is_told_with_its_tokens() -> None:
+    """What came late, by how much, and after which token."""
+    check, found = ANOMALIES["fencing violation"]
+    told = check(found).counterexample
+
+    assert told is not None
+    first, second = told.sentences
+    assert first == "1. Process 2 wrote 'b' with token 2 (sent at t=4, acknowledged at t=5)."
+    assert second.startswith(
+        "2. Process 1 wrote 'a' with token 1 although token 2 had been accepted before (sent at t=6"
+    )
+
+
 VALID: dict[str, tuple[Callable[[History], Result], History]] = {
     "set, one element seen late": (
         check_set,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from labs.harness.checkers import check_linearizable
-from labs.harness.history import HistoryError, Recorder, load, parse, save
+from labs.harness.history import HistoryError, Op, Recorder, load, parse, save
 
 
 class Clock:
@@ -145,3 +145,40 @@ def test_equal_times_are_concurrent() -> None:
         b'{"index":3,"time":1,"process":1,"type":"ok","f":"write","key":"x","value":7}\n'
     )
     assert check_linearizable(history).valid is True
+
+
+def test_operations_of_others_are_merged_in_the_order_of_time(tmp_path: Path) -> None:
+    """What services told of their own doing stands beside what clients recorded, and the recorder
+    goes on behind it."""
+    clock, path = Clock(), tmp_path / "history.jsonl"
+    with Recorder(path, clock) as recorder:
+        for process, now in ((0, 2_000), (0, 4_000)):
+            clock.now = now
+            handle = recorder.invoke(process, "write", "x", now)
+            clock.now = now + 1_000
+            recorder.ok(handle)
+        recorder.nemesis("info", "pause", {"id": 1})
+        act = Op(1_000, "write", "r", "act", 1_500, 3_500, "ok", node="w1", extra={"token": 7})
+        lost = Op(1_001, "write", "r", "late", 1_600, None, "info", extra={"gave_up_ns": 1_700})
+        recorder.merge([lost, act])
+        clock.now = 9_000
+        recorder.ok(recorder.invoke(2, "write", "x", "last"))
+    history = load(path)
+
+    assert [op.value for op in history.ops] == [2_000, "act", "late", 4_000, "last"]
+    assert [op.invoke_ns for op in history.ops] == [1_000, 1_500, 1_600, 3_000, 8_000]
+    assert (history.ops[1].node, history.ops[1].extra["token"]) == ("w1", 7)
+    assert history.ops[2].pending
+    assert len(history.nemesis) == 1
+
+
+def test_what_makes_no_history_together_is_not_merged(tmp_path: Path) -> None:
+    """The file stays as it was."""
+    clock, path = Clock(), tmp_path / "history.jsonl"
+    with Recorder(path, clock) as recorder:
+        clock.now = 2_000
+        recorder.ok(recorder.invoke(5, "write", "x", 1))
+        before = path.read_bytes()
+        with pytest.raises(HistoryError, match="process 5"):
+            recorder.merge([Op(5, "write", "r", "act", 900, 1_100, "ok")])
+    assert path.read_bytes() == before

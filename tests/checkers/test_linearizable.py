@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from labs.harness.checkers import check_linearizable
 from labs.harness.checkers.bench_cases import simulated, spoiled
+from labs.harness.checkers.cuts import hard
+from labs.harness.checkers.result import freeze
 from labs.harness.checkers.zone_pass import undecided
 from labs.harness.history import History, Op
 from tests.checkers.brute import linearizable, random_register, register_step
@@ -43,6 +46,13 @@ def assert_witness(history: History, order: Sequence[Op], initial: Any = None) -
         assert legal
 
 
+@pytest.fixture
+def every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The passes over all keys at once judge short histories, too."""
+    monkeypatch.setattr("labs.harness.checkers.linearizable.SHORT", 0)
+
+
+@pytest.mark.usefixtures("every_pass")
 @pytest.mark.parametrize("unique", [True, False], ids=["unique values", "repeated values"])
 def test_agrees_with_brute_force(unique: bool) -> None:
     """No wrong verdict on random histories of up to 14 operations, and every witness is one."""
@@ -52,6 +62,7 @@ def test_agrees_with_brute_force(unique: bool) -> None:
         result = check_linearizable(history, explain=True, witness=True)
         command = f"CHECKER_SEED={seed}: random_register(Random({seed}), unique={unique})"
         assert result.valid == linearizable(history.ops), command
+        assert check_linearizable(history, explain=False).valid == result.valid, command
         if result.linearization is not None:
             for order in result.linearization.values():
                 assert_witness(history, order)
@@ -60,6 +71,7 @@ def test_agrees_with_brute_force(unique: bool) -> None:
             assert result.counterexample.sentences, command
 
 
+@pytest.mark.usefixtures("every_pass")
 def test_keys_are_independent() -> None:
     """Linearizability is local: each key is decided alone, and one bad key decides."""
     for seed in range(FIRST_SEED, FIRST_SEED + 200):
@@ -104,6 +116,24 @@ def test_values_are_compared_as_json() -> None:
     assert check_linearizable(lists).valid is True
 
 
+@pytest.mark.usefixtures("every_pass")
+def test_values_of_mixed_types() -> None:
+    """Python takes True for 1; a store does not: 1, true, [1] and [true] are four values."""
+    for seed in range(FIRST_SEED, FIRST_SEED + RUNS):
+        random = Random(seed)
+        history = _groups(random)
+        names: list[Any] = [True, 1, False, 0, "1", 2, [1], [True], {"a": 1}]
+        random.shuffle(names)
+        frozen: list[Op] = []
+        for o in history.ops:
+            name = None if o.output is None else names[o.output % len(names)]
+            if o.f == "read" and random.random() < 0.1:
+                name = random.choice(names)
+            o.value, o.output = (name if o.f == "write" else None), name
+            frozen.append(replace(o, value=freeze(o.value), output=freeze(o.output)))
+        assert check_linearizable(history).valid == linearizable(frozen), f"CHECKER_SEED={seed}"
+
+
 def test_initial_value() -> None:
     """nil is a value: a read of nothing after a write is a violation."""
     history = History([op(0, "write", 1, 0, 1), op(1, "read", None, 2, 3)])
@@ -114,12 +144,14 @@ def test_initial_value() -> None:
 
 def test_the_algorithm_is_named() -> None:
     """Always say which algorithm decided."""
-    unique = simulated(500, keys=3, clients=4)
+    quiet = simulated(500, keys=100, clients=4)
+    unique = simulated(500, keys=3, clients=20)
     repeated = simulated(500, keys=1, clients=4, values=3)
     both = History([*unique.ops, *repeated.ops])
     for at, one in enumerate(both.ops):
         one.process, one.key = at, f"{one.key}-{at < 500}"
 
+    assert check_linearizable(quiet).algorithm == "quiescent cuts"
     assert check_linearizable(unique).algorithm == "zones"
     assert check_linearizable(repeated).algorithm == "register search"
     assert check_linearizable(both).algorithm == "zones and register search"
@@ -159,6 +191,50 @@ def test_one_stale_read_among_thousands(options: dict[str, Any]) -> None:
     assert broken.valid is False or "values" in options
 
 
+def test_cuts_prove_only_what_brute_force_confirms() -> None:
+    """This pass only ever says "linearizable", on groups of every size, spoilt or not."""
+    proven = kept = 0
+    for seed in range(FIRST_SEED, FIRST_SEED + RUNS):
+        random = Random(seed)
+        history = _groups(random)
+        left, decided = hard(history.ops, None)
+        truth = linearizable(history.ops)
+        assert decided == 0 or truth, f"CHECKER_SEED={seed}: {history.ops}"
+        assert bool(left) is not bool(decided)
+        proven += decided
+        kept += truth and not decided
+    assert proven > RUNS // 5
+    assert kept < proven / 4  # small groups with repeated values are tried, others not
+
+
+def test_a_group_may_leave_several_values() -> None:
+    """A group starts "from one of the values that the group before it may have left"."""
+    either = [op(0, "write", 1, 0, 3), op(1, "write", 2, 1, 4)]
+    one, two = op(0, "read", 1, 6, 7), op(0, "read", 2, 8, 9)
+    again = [op(1, "write", 1, 6, 8), op(2, "read", 1, 7, 8), op(3, "read", 2, 7, 8)]
+    for ops in ([*either, one], [*either, two], [*either, *again], [*either, one, *again]):
+        assert hard(ops, None) == ((), 1), ops
+    for ops in ([*either, one, two], [*either, op(0, "read", None, 6, 7)]):
+        assert hard(ops, None) == (ops, 0), ops
+
+
+def _groups(random: Random) -> History:
+    """Reads and writes on one key that overlap now and then; reads of what was there, or not."""
+    ops: list[Op] = []
+    state: list[int | None] = [None]
+    values, now = random.choice([0, 2, 3]), 0
+    for number in range(random.randint(1, 10)):
+        now += random.choice([0, 1, 1, 2, 5, 9])
+        end = now + random.randint(0, 6)
+        if random.random() < 0.5:
+            new = random.randrange(values) if values else number
+            ops.append(op(number, "write", new, now, end))
+            state.append(new)
+        else:
+            ops.append(op(number, "read", random.choice(state[-2:]), now, end))
+    return History(ops)
+
+
 def test_the_pass_over_all_keys_leaves_what_it_cannot_prove() -> None:
     """Only "linearizable" comes from it; repeated values, truth values and violations are left."""
     proven = [op(0, "write", 1, 0, 1), op(1, "read", 1, 0, 2), op(2, "read", 1, 3, 4)]
@@ -169,6 +245,8 @@ def test_the_pass_over_all_keys_leaves_what_it_cannot_prove() -> None:
         [op(0, "write", 1, 0, 1), op(1, "read", True, 2, 3)],
         [op(0, "write", 1, 0, 1), op(0, "write", 1, 2, 3)],
         [op(1, "read", 1, 0, 1), op(0, "write", 1, 2, 3)],
+        [op(1, "read", 1, 0, 3), op(0, "write", True, 1, 2)],
+        [op(1, "read", True, 0, 3), op(0, "write", 1, 1, 2)],
         [op(1, "read", 1, 0, 1), op(0, "write", 1, 2, None)],
         [op(0, "write", [1], 0, 1)],
         [op(0, "write", 1, 5, 6), op(1, "read", None, 0, 1)],

@@ -32,7 +32,8 @@ CLEAN_UP = "--profile '*' down --volumes --timeout 0 --remove-orphans"
 def ports() -> dict[str, str]:
     """Ports that nobody has, as the variables of compose.yaml."""
     for prefix in PREFIXES:
-        wanted = {"REDIS_PORT": 379, "KAFKA_PORT": 92, "KAFKA_2_PORT": 192, "KAFKA_3_PORT": 292}
+        wanted = {"REDIS_PORT": 379, "KAFKA_PORT": 92, "KAFKA_2_PORT": 192, "KAFKA_3_PORT": 292,
+                  "PROMETHEUS_PORT": 90, "GRAFANA_PORT": 30, "JAEGER_PORT": 66}  # fmt: skip
         found = {name: prefix * 1000 + 500 + number for name, number in wanted.items()}
         if all(map(_is_free, [*found.values(), prefix * 1000 + 1, prefix * 1000 + 100])):
             return {"PORT_PREFIX": str(prefix), **{name: str(port) for name, port in found.items()}}

@@ -78,6 +78,33 @@ async def test_five_nodes_answer_and_replicate() -> None:
             assert (await got.json())["value"] == "hello"
 
 
+async def test_the_load_balancer_finds_the_leader(docker_compose_project_name: str) -> None:
+    """Its profile starts it; what is written to it alone reaches whoever leads."""
+    await free_play._wait_for_nodes()
+    files = ("-f", str(ROOT / "compose.yaml"), "-p", docker_compose_project_name)
+    compose = ("compose", *files, "--profile", "load-balancer")
+    await asyncio.to_thread(docker, *compose, "up", "-d", "--no-build", "load-balancer")
+    url = f"http://127.0.0.1:{free_play.port(0)}"
+    try:
+        async with aiohttp.ClientSession() as session:
+
+            async def ready() -> bool:
+                try:
+                    async with session.get(f"{url}/health/ready") as got:
+                        return got.status == 200
+                except aiohttp.ClientError:
+                    return False
+
+            await until(ready, READY_WITHIN_S, "the load balancer is ready")
+            number = await leader(session)
+            for _ in range(5):
+                async with session.put(f"{url}/kv/balanced", json={"value": "hello"}) as put:
+                    assert put.status == 200, await put.text()
+                    assert put.headers["X-Served-By"] == f"n{number}"
+    finally:
+        await asyncio.to_thread(docker, *compose, "rm", "-s", "-f", "-v", "load-balancer")
+
+
 async def test_status_tells_roles_and_who_reaches_whom() -> None:
     """`make status`, `make cut`, `make heal`: a cut link is shown, and gone after the heal."""
     await free_play._wait_for_nodes()
@@ -224,7 +251,8 @@ async def _all_in_sync(admin: AIOKafkaAdminClient) -> bool:
         (described,) = await admin.describe_topics(["events"])
     except KafkaError:  # it asked the one that has just been killed, or is not back yet
         return False
-    return len(described["partitions"][0]["isr"]) == 3
+    partitions = described["partitions"]  # a broker that has just come back knows of none yet
+    return bool(partitions) and len(partitions[0]["isr"]) == 3
 
 
 async def _sends(producer: AIOKafkaProducer, value: bytes) -> bool:

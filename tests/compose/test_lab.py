@@ -1,4 +1,4 @@
-"""lab-partition on containers: the same lab file, the same verdict, claim by claim."""
+"""Labs on containers: the same lab file, the same verdict; of lab-partition claim by claim."""
 
 from __future__ import annotations
 
@@ -66,3 +66,32 @@ def test_the_evidence_is_complete(
                 assert (directory / variant / f"{node}.log").exists(), verdict["substrate"]
                 events = directory / variant / f"{node}.events.jsonl"
                 assert events.stat().st_size > 0, (verdict["substrate"], node)
+
+
+def test_election_decides_alike_on_containers() -> None:
+    """The engine's freezer pauses, the service's own clock runs slow: what holds and what breaks is
+    what holds and breaks on processes (tests/labs/test_election.py)."""
+    require_engine()
+    answer = labs("run", "election", ON="compose", SEED="7")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    verdict, _ = verdict_of(answer.stdout)
+    fenced, unfenced = verdict["variants"]
+
+    assert verdict["substrate"] == "compose"
+    assert all(claim["holds"] for claim in fenced["claims"])
+    assert [claim["holds"] for claim in unfenced["claims"]] == [True, True, False]
+    assert fenced["figures"]["taken"] == 0 < fenced["figures"]["late"]
+    assert all(fault["felt"] and fault["recovered"] for fault in verdict["faults"])
+
+
+def test_the_cache_lab_passes_on_containers() -> None:
+    """The same lab file with Redis and Memcached of the images: what holds holds, what breaks
+    breaks."""
+    require_engine("redis", "memcached")
+    answer = labs("run", "cache", ON="compose", SEED="7")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    verdict, _ = verdict_of(answer.stdout)
+
+    assert (verdict["verdict"], verdict["substrate"]) == ("pass", "compose")
+    assert not any(claim["needs"] for variant in verdict["variants"] for claim in variant["claims"])
+    assert "memcached" in verdict["variants"][0]["members"]

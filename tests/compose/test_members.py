@@ -1,4 +1,4 @@
-"""Redis and Kafka on the Compose substrate: the real servers of the images, the same contract."""
+"""Members as containers: the real servers of the images, the same contract."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from tests.harness.testbed.members import (
     KAFKA_READY_WITHIN_S,
     DurableKafkaContract,
     KafkaContract,
+    MemcachedContract,
     RedisContract,
     member_cluster,
 )
+from tests.harness.testbed.rabbitmq import RabbitMQContract
 
 pytestmark = pytest.mark.compose
 
 
 @pytest.fixture
 async def testbed(tmp_path: Path) -> AsyncIterator[ComposeTestbed]:
-    engine = require_engine("redis", "kafka")
+    engine = require_engine("redis", "kafka", "memcached")
     async with ComposeTestbed(tmp_path, engine, mounts=TESTS_MOUNT) as entered:
         yield entered
 
@@ -32,8 +34,19 @@ class TestRedis(RedisContract):
     pass
 
 
+class TestMemcached(MemcachedContract):
+    pass
+
+
 class TestApacheKafka(DurableKafkaContract):
     pass
+
+
+class TestRabbitMQ(RabbitMQContract):
+    @pytest.fixture
+    async def testbed(self, tmp_path: Path) -> AsyncIterator[ComposeTestbed]:
+        async with ComposeTestbed(tmp_path, require_engine("rabbitmq")) as entered:
+            yield entered
 
 
 async def test_links_to_members_are_cut_by_packets_too(tmp_path: Path) -> None:

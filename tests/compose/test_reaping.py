@@ -171,6 +171,22 @@ async def test_two_runs_side_by_side(tmp_path: Path) -> None:
     assert not left_in_engine(f"{compose_owners.RUN}={first.run}")
 
 
+async def test_a_cluster_ends_while_the_next_comes_up(tmp_path: Path) -> None:
+    """Whoever works with one has the machine to himself, and all are gone with the testbed."""
+    engine = require_engine()
+    testbed = ComposeTestbed(tmp_path, engine, mounts=TESTS_MOUNT, overlap=True)
+    async with testbed:
+        async with testbed.cluster(echo_cluster(1, name="first")) as first:
+            await first.ready(READY_WITHIN_S)
+        async with testbed.cluster(echo_cluster(1, name="second")) as second:
+            assert first.state("n1") == "stopped"
+            assert "n1 starts" in first.logs("n1").read_text()
+            assert not left_in_engine(f"com.docker.compose.project={first.project}")
+            await second.ready(READY_WITHIN_S)
+    assert second.state("n1") == "stopped"
+    assert not left_in_engine(f"{compose_owners.RUN}={testbed.run}")
+
+
 async def test_a_network_that_is_taken_is_passed_over(tmp_path: Path) -> None:
     """Somebody else's network where ours would be: another is found."""
     engine = require_engine()

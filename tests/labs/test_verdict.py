@@ -81,6 +81,20 @@ def test_a_node_that_contradicts_itself_fails_the_lab() -> None:
     assert word([held(True), control_too], [fault()]) == "fail"
 
 
+def test_a_node_that_is_wrong_on_purpose_may_notice_and_stop() -> None:
+    """A rule was taken out of its protocol: that it stops is one way to break, and the faults that
+    were on by then need no recovery."""
+    stopped = control(True)
+    stopped.crash, stopped.may_stop = "n1 found itself wrong and stopped: AssertionError", True
+    its_fault, healed = fault(recovered=False), fault()
+    its_fault.variant = stopped.name
+
+    assert stopped.outcome == "breaks"
+    assert word([held(True), stopped], [healed, its_fault]) == "pass"
+    its_fault.variant = held(True).name
+    assert word([held(True), stopped], [healed, its_fault]) == "invalid"
+
+
 def test_only_the_nodes_own_invariants_count_as_its_fault() -> None:
     """Killed, out of disk or port taken: the experiment's trouble. Exit code 70: its own."""
     log = (
@@ -115,3 +129,25 @@ def test_wilson_interval() -> None:
     assert wilson(50, 50) == (pytest.approx(1 - high), pytest.approx(1.0))
     low, high = wilson(10, 20)
     assert (low, high) == (pytest.approx(0.299, abs=0.001), pytest.approx(0.701, abs=0.001))
+
+
+def test_a_claim_that_needs_what_is_not_here_counts_for_nothing_and_is_named() -> None:
+    """A claim undecided because of a missing broker: the verdict of the rest stands, and says so.
+
+    Never counted as passed, nor as what a control has to break; alone it decides nothing.
+    """
+    needing = Claim("transactions", None, "not decided: needs Kafka", True, needs="Apache Kafka")
+    subject, naive = held(True), control(False)
+    subject.claims.append(needing)
+    naive.claims.append(needing)
+
+    assert decide([subject, naive], [fault()]) == (
+        "pass",
+        "each variant did what it must; 2 claims need Apache Kafka",
+    )
+    subject.claims[0].holds = False
+    assert word([subject, naive], [fault()]) == "fail"
+    subject.claims[0].holds = None
+    assert word([subject, naive], [fault()]) == "inconclusive"
+    subject.claims = [needing]
+    assert word([subject, naive], [fault()]) == "inconclusive"

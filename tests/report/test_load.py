@@ -56,6 +56,17 @@ def test_a_killed_node_has_no_role_from_then_on() -> None:
     assert found[-1] == Stay("n1", 10, 50, "leader", 2)
 
 
+def test_a_service_without_a_protocol_serves() -> None:
+    """It has no role to tell of, and is not starting for ever."""
+    steps = [(0, "gateway", "start", b"{}"), (0, "n1", "start", b"{}"),
+             (10, "n1", "become_follower", b'{"term":1}')]  # fmt: skip
+
+    found = messages.stays(steps, [], 100)
+
+    assert found[0] == Stay("gateway", 0, 100, "serves", None)
+    assert [stay.role for stay in found[1:]] == ["starting", "follower"]
+
+
 @pytest.mark.parametrize(
     ("event", "role"),
     [
@@ -102,6 +113,10 @@ def test_half_a_line_costs_that_line_alone(tmp_path: Path) -> None:
         (lambda run: (run / "verdict.json").write_text('{"lab": 7}'), "damaged"),
         (lambda run: (run / "odd-store" / "history.jsonl").write_text("{}\n"), "no 'index'"),
         (lambda run: (run / "odd-store" / "history.jsonl").unlink(), "No such file"),
+        (
+            lambda run: (run / "odd-store" / "watched.json").write_text("[]"),
+            "watched.json: damaged",
+        ),
     ],
 )
 def test_a_damaged_run_is_one_clear_line(tmp_path: Path, damage: object, said: str) -> None:

@@ -184,3 +184,27 @@ def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     """A breaker that never opens, never waits or never probes is a mistake of its owner."""
     with pytest.raises(ValueError, match="must be"):
         CircuitBreaker(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_abandoned_probe_is_given_back() -> None:
+    """A probe whose caller hung up has said nothing: the next caller may probe, and at once."""
+    breaker = opened()
+    assert breaker.allow(5.0)
+    assert not breaker.allow(5.0)
+
+    breaker.abandon()
+
+    assert breaker.state == "half_open"
+    assert breaker.allow(5.0)
+    assert not breaker.allow(5.0)
+    breaker.record_success(5.0)
+    assert breaker.state == "closed"
+
+
+def test_no_more_probes_come_back_than_were_given_out() -> None:
+    breaker = opened(probes=2)
+    assert breaker.allow(5.0)
+    for _ in range(5):
+        breaker.abandon()
+
+    assert [breaker.allow(5.0) for _ in range(3)] == [True, True, False]

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from yarl import URL
 
-from services.chassis.config import load
 from services.chassis.node import Node
+from services.chassis.node_config import load_node
 from services.kv import make_node
+from tests.services.faces import ask
 
 # The protocols that elect a leader and promise linearizability: one set of tests for all.
 CONSENSUS = ("raft", "paxos", "viewstamped", "zab")
@@ -58,7 +58,7 @@ class Cluster:
                 "KV_FSYNC": "never",
                 **{f"KV_{key.upper()}": value for key, value in self.settings.items()},
             }
-            self.nodes[name] = make_node(load(environ))
+            self.nodes[name] = make_node(load_node(environ))
             await self.nodes[name].start()
 
     async def stop(self, *names: str) -> None:
@@ -84,10 +84,7 @@ class Cluster:
         self, method: str, path: str, node: str = "n1", **kwargs: Any
     ) -> tuple[int, Any, Any]:
         """(status, document, headers) of one request."""
-        url = URL(f"http://{self.addresses[node]}{path}", encoded=True)
-        async with self.session.request(method, url, **kwargs) as response:
-            text = await response.text()
-            return response.status, json.loads(text) if text else None, response.headers
+        return await ask(self.session, self.addresses[node], method, path, **kwargs)
 
     def events(self, node: str) -> list[dict[str, Any]]:
         if node in self.nodes:
@@ -110,6 +107,27 @@ async def cluster(directory: Path, count: int, **settings: str) -> AsyncIterator
     try:
         await made.start()
         await made.leader()
+        yield made
+    finally:
+        await made.close()
+
+
+async def connected(made: Cluster) -> None:
+    """Wait until every running node has every link. (One that stops while others are just dialling
+    it would leave their connections behind.)"""
+    await until(lambda: all(link["connected"] for node in made.nodes.values()
+                            for link in node.transport.status().values()))  # fmt: skip
+
+
+@asynccontextmanager
+async def leaderless(
+    directory: Path, protocol: str, count: int = 3, **settings: str
+) -> AsyncIterator[Cluster]:
+    """A started cluster of a protocol in which every replica takes writes."""
+    made = Cluster(directory, count, protocol=protocol, **settings)
+    try:
+        await made.start()
+        await connected(made)
         yield made
     finally:
         await made.close()

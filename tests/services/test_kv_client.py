@@ -71,6 +71,8 @@ class Script:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if isinstance(answer, bytes):
+            return web.Response(body=answer)
         if isinstance(answer, ServiceError):
             return problem_response(answer)
         return json_response(answer)
@@ -154,6 +156,14 @@ async def test_gives_up() -> None:
     assert len(n1.requests) + len(n2.requests) == 4
 
 
+@pytest.mark.parametrize("body", [b'{"version": "\xff"}', b"[" * 100_000])
+async def test_an_answer_that_nobody_can_read_is_indefinite(body: bytes) -> None:
+    """Be it damaged on its way: the write may have happened."""
+    async with servers(Script(body)) as addresses, KvClient(addresses) as client:
+        with pytest.raises(Indefinite):
+            await client.put("a", 1)
+
+
 async def test_pinned() -> None:
     """A pinned request is asked of its node alone."""
     n1, n2 = Script(NotLeader(leader="n2")), Script(OK)
@@ -200,6 +210,24 @@ async def test_a_lost_attempt_stays_indefinite() -> None:
     async with servers(n1) as addresses, KvClient(addresses, retries=2, hops_max=1) as client:
         with pytest.raises(Indefinite):
             await client.put("a", 1, idempotency_key="k")
+
+
+INSERT = {"insert": 1, "after": "3@n1"}
+
+
+@pytest.mark.parametrize("refusal", [NotFound("no element 3@n1"), TooLarge("full"), KeyReused()])
+async def test_a_refusal_by_another_node_says_nothing_of_an_update_that_was_lost(
+    refusal: ServiceError,
+) -> None:
+    """n1 has inserted, its answer is lost; n2 has not heard of the element to insert behind."""
+    n1 = Script("break", refusal)
+    async with servers(n1) as addresses, KvClient(addresses, retries=2) as client:
+        with pytest.raises(Indefinite):
+            await client.update("sequences", "a", INSERT, idempotency_key="k")
+    n1 = Script("break", PreconditionFailed("it is at 7", version=7))
+    async with servers(n1) as addresses, KvClient(addresses, retries=2) as client:
+        with pytest.raises(PreconditionFailed):
+            await client.cas("a", 1, version=3, idempotency_key="k")
 
 
 async def test_deadline() -> None:

@@ -84,3 +84,40 @@ def test_restore_nothing() -> None:
 
     assert store.get("a") is None
     assert store.snapshot() == KeyValueStore().snapshot()
+
+
+def test_equal_states_have_equal_digests() -> None:
+    """Whatever way led there: by writes that were undone, or from a snapshot."""
+    straight, winding, restored = KeyValueStore(), KeyValueStore(), KeyValueStore()
+    empty = straight.digest()
+    apply(straight, 5, "a", b"1")
+    apply(winding, 1, "a", b"0")
+    apply(winding, 2, "b", b"2")
+    apply(winding, 3, "b", None)
+    apply(winding, 4, "b", None)
+    apply(winding, 5, "a", b"1")
+    restored.restore(winding.snapshot())
+
+    assert straight.digest() == winding.digest() == restored.digest() != empty
+    restored.restore(b"")
+    assert restored.digest() == empty
+
+
+def test_other_states_have_other_digests() -> None:
+    """Another value, version or key, values exchanged, or cut elsewhere."""
+    digests = set()
+    for items in (
+        [("a", b"1", 1)],
+        [("a", b"2", 1)],
+        [("a", b"1", 2)],
+        [("b", b"1", 1)],
+        [("a1", b"", 1)],
+        [("a", b"1", 1), ("b", b"2", 2)],
+        [("a", b"2", 1), ("b", b"1", 2)],
+    ):
+        store = KeyValueStore()
+        for key, value, index in items:
+            apply(store, index, key, value)
+        digests.add(store.digest())
+
+    assert len(digests) == 7

@@ -15,16 +15,16 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.simulation.bugs import CORRECT
 from tests.simulation.cluster import Trace
 from tests.simulation.runner import PROTOCOLS, ZOO, Failure, run_one, simulate
+from tests.simulation.zoo.bug import CORRECT
 
 CHUNK = 10
 
 
 def _results(
     work: Iterator[tuple[str, int, str]], runs: int, processes: int
-) -> Iterator[Failure | None]:
+) -> Iterator[tuple[Failure | None, int]]:
     if processes == 1 or runs <= CHUNK:
         yield from map(run_one, work)
         return
@@ -66,9 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(chosen.seed, chosen.seed + chosen.runs)
     )
     started = told = time.monotonic()
-    done = 0
-    for failure in _results(work, chosen.runs, chosen.processes):
+    done = operations = 0
+    for failure, answered in _results(work, chosen.runs, chosen.processes):
         done += 1
+        operations += answered
         now = time.monotonic()
         if failure is not None:
             print(f"run {done} of {chosen.runs}, {now - started:.1f} s:")
@@ -80,7 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     elapsed_s = time.monotonic() - started
     print(
         f"{done} runs from seed {chosen.seed} on: no failure; "
-        f"{elapsed_s:.1f} s, {done / elapsed_s:.0f} runs/s"
+        f"{elapsed_s:.1f} s, {done / elapsed_s:.0f} runs/s, "
+        f"{operations / elapsed_s / chosen.processes:.0f} client operations/s on each of "
+        f"{chosen.processes} processes"
     )
     return 0
 

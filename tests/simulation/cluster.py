@@ -234,7 +234,7 @@ class Cluster:
         peers = tuple(name for name in self.names if name != node.name)
         try:
             node.core = self._make_core(node.name, peers, list(node.disk.records))
-        except ValueError as error:
+        except (ValueError, AssertionError) as error:
             raise Violation("durability", f"{node.name} cannot restart: {error}") from error
         node.machine = self._make_machine()
         self.tell(node, "starts", len(node.disk.records))

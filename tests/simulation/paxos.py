@@ -18,10 +18,10 @@ from services.protocols.paxos import Limits, Paxos, Role
 from services.protocols.paxos.messages import Accepted as AcceptedRecord
 from services.protocols.paxos.messages import P2a
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
-from tests.simulation.nemesis import Nemesis, draw_weather
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
-from tests.simulation.zoo.paxos import CORRECT, Bug
+from tests.simulation.zoo.bug import CORRECT, Bug
 
 SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 
@@ -226,6 +226,8 @@ class Outcome:
 class PaxosRun(Run[Outcome]):
     """One seed: draw a cluster and its troubles, run them, heal, demand convergence."""
 
+    machine = SessionMachine
+
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
         random = Random(f"paxos {seed}")
@@ -242,7 +244,7 @@ class PaxosRun(Run[Outcome]):
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),
         )
-        self.paxos = bug.paxos
+        self.paxos = bug.core or Paxos
         self.invariants = PaxosInvariants()
         self.workload = RetryingWorkload(
             random,
@@ -258,20 +260,7 @@ class PaxosRun(Run[Outcome]):
         if self.nemesis.theme == "regicide":
             names = names[: random.choice((3, 5))]
             self.limits = replace(self.limits, entries_per_message=1)
-        ticks = {name: 10.0 * (1 + random.uniform(-drift, drift)) for name in names}
-        self.invariants.cluster = self.workload.cluster = self.cluster = Cluster.__new__(Cluster)
-        self.cluster.__init__(  # type: ignore[misc]  # the parts know each other
-            ticks,
-            self._make_core,
-            random=random,
-            weather=draw_weather(random),
-            observer=self.invariants,
-            replies=self.workload,
-            compact_every=random.choice((0, 4, 15)),
-            persist_before_send=bug.persist_before_send,
-            trace=trace,
-            make_machine=bug.machine,
-        )
+        self._build(names, drift, bug, trace)
 
     def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Paxos:
         return self.paxos(

@@ -16,11 +16,11 @@ from typing import Any
 
 from services.protocols.core import Entry, Ready, Snapshot
 from services.protocols.raft import Limits, Raft, Role
-from tests.simulation.bugs import CORRECT, Bug
 from tests.simulation.cluster import Cluster, Machine, Node, Trace, Violation
-from tests.simulation.nemesis import Nemesis, draw_weather
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import Run
 from tests.simulation.workload import Workload
+from tests.simulation.zoo.bug import CORRECT, Bug
 
 SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 
@@ -204,7 +204,7 @@ class RaftRun(Run[Outcome]):
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),
         )
-        self.raft = bug.raft
+        self.raft = bug.core or Raft
         self.invariants = RaftInvariants()
         self.workload = Workload(
             random,
@@ -221,19 +221,7 @@ class RaftRun(Run[Outcome]):
             # Figure 8 has room for few bystanders, and its old entry must arrive by itself.
             names = names[:3]
             self.limits = replace(self.limits, entries_per_message=1)
-        ticks = {name: 10.0 * (1 + random.uniform(-drift, drift)) for name in names}
-        self.invariants.cluster = self.workload.cluster = self.cluster = Cluster.__new__(Cluster)
-        self.cluster.__init__(  # type: ignore[misc]  # the parts know each other
-            ticks,
-            self._make_core,
-            random=random,
-            weather=draw_weather(random),
-            observer=self.invariants,
-            replies=self.workload,
-            compact_every=random.choice((0, 4, 15)),
-            persist_before_send=bug.persist_before_send,
-            trace=trace,
-        )
+        self._build(names, drift, bug, trace)
 
     def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Raft:
         return self.raft(

@@ -9,16 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation import bugs as raft_zoo
-from tests.simulation.bugs import CORRECT
+from tests.simulation.causal import CausalRun
 from tests.simulation.cluster import Trace, Violation
+from tests.simulation.data_types import DataRun
+from tests.simulation.gossip import GossipRun
+from tests.simulation.multi_leader import MultiLeaderRun
 from tests.simulation.paxos import PaxosRun
+from tests.simulation.primary_backup import PrimaryBackupRun
+from tests.simulation.quorum import QuorumRun
 from tests.simulation.raft import RaftRun
 from tests.simulation.viewstamped import ViewstampedRun
 from tests.simulation.zab import ZabRun
+from tests.simulation.zoo import causal as causal_zoo
+from tests.simulation.zoo import data_types as data_types_zoo
+from tests.simulation.zoo import gossip as gossip_zoo
+from tests.simulation.zoo import multi_leader as multi_leader_zoo
 from tests.simulation.zoo import paxos as paxos_zoo
+from tests.simulation.zoo import primary_backup as primary_backup_zoo
+from tests.simulation.zoo import quorum as quorum_zoo
+from tests.simulation.zoo import raft as raft_zoo
 from tests.simulation.zoo import viewstamped as viewstamped_zoo
 from tests.simulation.zoo import zab as zab_zoo
+from tests.simulation.zoo.bug import CORRECT, Bug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,18 +38,30 @@ if TYPE_CHECKING:
 PROTOCOLS: dict[str, Any] = {
     "raft": RaftRun,
     "paxos": PaxosRun,
+    "primary_backup": PrimaryBackupRun,
+    "quorum": QuorumRun,
+    "causal": CausalRun,
+    "multi_leader": MultiLeaderRun,
+    "data_types": DataRun,
+    "gossip": GossipRun,
     "viewstamped": ViewstampedRun,
     "zab": ZabRun,
 }
 _ZOOS: dict[str, Any] = {
     "raft": raft_zoo,
     "paxos": paxos_zoo,
+    "primary_backup": primary_backup_zoo,
+    "quorum": quorum_zoo,
+    "multi_leader": multi_leader_zoo,
+    "data_types": data_types_zoo,
+    "gossip": gossip_zoo,
+    "causal": causal_zoo,
     "viewstamped": viewstamped_zoo,
     "zab": zab_zoo,
 }
 # By protocol: the planted bugs, and the absence of one.
-ZOO: dict[str, dict[str, Any]] = {
-    protocol: {zoo.CORRECT.name: zoo.CORRECT, **zoo.BUGS} for protocol, zoo in _ZOOS.items()
+ZOO: dict[str, dict[str, Bug]] = {
+    protocol: {CORRECT.name: CORRECT, **zoo.BUGS} for protocol, zoo in _ZOOS.items()
 }
 
 INVARIANTS = (
@@ -76,6 +100,38 @@ INVARIANTS = (
     "local primary order",
     "global primary order",
     "primary integrity",
+    # Of a store without a leader
+    "a dot names one write",
+    "nothing is forgotten that was not replaced",
+    "a read meets each acknowledged write",
+    "a hint stays until its owner has it",
+    "acknowledged means W copies",
+    "what was written is never nothing",
+    # Of many leaders (and "a dot names one write")
+    "a node has a prefix of each log",
+    "a write is later than what its leader had",
+    "of what a node has, the last write stands",
+    "a conflict is two writes that had not seen each other",
+    "a value is what its updates made",  # of its counters, sets and sequences
+    # Of gossip
+    "only a member raises its incarnation",
+    "a new life has a new incarnation",
+    "a view moves forward",
+    "news is sent a bounded number of times",
+    "a rumour is told until others know it",
+    "a replica never goes back",
+    "the last write wins",
+    "who is gone is found out",
+    "nobody is found out who is there",
+    # Of a causally consistent one
+    "nothing is seen before its cause",
+    "a session never goes back",
+    "causal consistency",
+    "causal convergence",
+    "read your writes",
+    "monotonic reads",
+    "monotonic writes",
+    "writes follow reads",
     "exactly once",  # a write repeated by its client is carried out once
 )
 WITHIN_A_NODE = "an assertion within a node"
@@ -94,24 +150,20 @@ class Failure:
     @property
     def replay(self) -> str:
         """The command that shows the same failure again, with the steps before it."""
-        planted = "" if self.bug == CORRECT.name else f" --bug {self.bug}"
-        return (
-            f"python -m tests.simulation --protocol {self.protocol} "
-            f"--runs 1 --seed {self.seed}{planted}"
-        )
+        planted = "" if self.bug == CORRECT.name else f" BUG={self.bug}"
+        return f"make sim PROTOCOL={self.protocol}{planted} RUNS=1 SEED={self.seed}"
 
     def __str__(self) -> str:
         return f"seed {self.seed} violates {self.invariant}: {self.detail}\nreplay: {self.replay}"
 
 
 def simulate(
-    seed: int, bug: Any = None, *, protocol: str = "raft", trace: Trace | None = None
+    seed: int, bug: Bug = CORRECT, *, protocol: str = "raft", trace: Trace | None = None
 ) -> Any:
     """One seed: the outcome, of its protocol's type, or a Failure.
 
     Any exception is a finding: nothing that a network does may raise one.
     """
-    bug = bug or ZOO[protocol][CORRECT.name]
     try:
         return PROTOCOLS[protocol](seed, bug, trace).run()
     except Violation as violation:
@@ -125,15 +177,17 @@ def simulate(
         return Failure(protocol, seed, bug.name, invariant, detail)
 
 
-def run_one(work: tuple[str, int, str]) -> Failure | None:
-    """`simulate` by names, for another process."""
+def run_one(work: tuple[str, int, str]) -> tuple[Failure | None, int]:
+    """`simulate` by names, for another process; and how many operations clients had done."""
     protocol, seed, bug = work
     result = simulate(seed, ZOO[protocol][bug], protocol=protocol)
-    return result if isinstance(result, Failure) else None
+    if isinstance(result, Failure):
+        return result, 0
+    return None, result.acknowledged + result.reads
 
 
 def first_failure(
-    seeds: Iterable[int], bug: Any = CORRECT, *, protocol: str = "raft"
+    seeds: Iterable[int], bug: Bug = CORRECT, *, protocol: str = "raft"
 ) -> Failure | None:
     for seed in seeds:
         result = simulate(seed, bug, protocol=protocol)
@@ -142,9 +196,19 @@ def first_failure(
     return None
 
 
-def digest(seed: int, bug: Any = None, *, protocol: str = "raft") -> str:
+def digest(seed: int, bug: Bug = CORRECT, *, protocol: str = "raft") -> str:
     """Of every line of the run's trace: two runs that have the same did the same."""
     trace = Trace()
     result = simulate(seed, bug, protocol=protocol, trace=trace)
     trace.add(str(result))
     return trace.digest()
+
+
+def digests(seeds: Iterable[int] = (1, 2)) -> list[str]:
+    """A line for each protocol, correct and with its first planted bug, and each seed."""
+    return [
+        f"{protocol} {bug.name} {seed} {digest(seed, bug, protocol=protocol)}"
+        for protocol, bugs in ZOO.items()
+        for bug in list(bugs.values())[:2]
+        for seed in seeds
+    ]

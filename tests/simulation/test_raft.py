@@ -24,7 +24,7 @@ FRESH_SEEDS = 20
 
 
 def _all_hold(seeds: range) -> list[Outcome]:
-    print(f"python -m tests.simulation --protocol raft --runs {len(seeds)} --seed {seeds.start}")
+    print(f"make sim PROTOCOL=raft RUNS={len(seeds)} SEED={seeds.start}")
     outcomes = []
     for seed in seeds:
         result = simulate(seed)

@@ -39,7 +39,7 @@ def _all_hold(seeds: Iterable[int]) -> list[Outcome]:
 def test_invariants_hold_for_the_fixed_seeds() -> None:
     """DSN 2011 §III, at all times; and the runs are worth something: there were elections, crashes,
     snapshots, histories cut, writes and reads."""
-    print(f"python -m tests.simulation --protocol zab --runs {FIXED_SEEDS} --seed 0")
+    print(f"make sim PROTOCOL=zab RUNS={FIXED_SEEDS} SEED=0")
     outcomes = _all_hold(range(FIXED_SEEDS))
 
     assert sum(outcome.epochs for outcome in outcomes) > 3 * FIXED_SEEDS
@@ -58,7 +58,7 @@ def test_invariants_hold_for_the_seeds_that_found_something() -> None:
 def test_invariants_hold_for_fresh_seeds() -> None:
     """The same for seeds that nobody has seen, from the time or from SEED."""
     first = int(os.environ.get("SEED") or int(time.time()) * 100)
-    print(f"python -m tests.simulation --protocol zab --runs {FRESH_SEEDS} --seed {first}")
+    print(f"make sim PROTOCOL=zab RUNS={FRESH_SEEDS} SEED={first}")
 
     _all_hold(range(first, first + FRESH_SEEDS))
 

@@ -20,10 +20,10 @@ from services.protocols.core import Entry, Event, Ready, Snapshot
 from services.protocols.viewstamped import Limits, Status, Viewstamped
 from services.protocols.viewstamped.messages import ViewState
 from tests.simulation.cluster import Cluster, Disk, Node, Trace, Violation
-from tests.simulation.nemesis import Nemesis, draw_weather
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
-from tests.simulation.zoo.viewstamped import CORRECT, Bug
+from tests.simulation.zoo.bug import CORRECT, Bug
 
 SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 
@@ -239,6 +239,8 @@ class Outcome:
 class ViewstampedRun(Run[Outcome]):
     """One seed: draw a group and its troubles, run them, heal, demand convergence."""
 
+    machine = SessionMachine
+
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
         random = Random(f"viewstamped {seed}")
@@ -254,7 +256,7 @@ class ViewstampedRun(Run[Outcome]):
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),
         )
-        self.core = bug.core
+        self.core = bug.core or Viewstamped
         self.invariants = ViewstampedInvariants()
         self.workload = RetryingWorkload(
             random,
@@ -268,20 +270,7 @@ class ViewstampedRun(Run[Outcome]):
         drift = bug.clock_drift if trusting else random.choice((0.1, 0.6))
         # A wipe in a world that loses what was not synced would be one fault more than f.
         self.nemesis = ViewstampedNemesis(random, drift=drift, wipes=bug.persist_before_send)
-        ticks = {name: 10.0 * (1 + random.uniform(-drift, drift)) for name in names}
-        self.invariants.cluster = self.workload.cluster = self.cluster = Cluster.__new__(Cluster)
-        self.cluster.__init__(  # type: ignore[misc]  # the parts know each other
-            ticks,
-            self._make_core,
-            random=random,
-            weather=draw_weather(random),
-            observer=self.invariants,
-            replies=self.workload,
-            compact_every=random.choice((0, 4, 15)),
-            persist_before_send=bug.persist_before_send,
-            make_machine=bug.machine,
-            trace=trace,
-        )
+        self._build(names, drift, bug, trace)
 
     def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Viewstamped:
         return self.core(

@@ -15,10 +15,10 @@ from typing import Any
 from services.protocols.core import Entry, Event, Ready, Snapshot
 from services.protocols.zab import Limits, Phase, State, Zab
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
-from tests.simulation.nemesis import Nemesis, draw_weather
+from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
-from tests.simulation.zoo.zab import CORRECT, Bug
+from tests.simulation.zoo.bug import CORRECT, Bug
 
 SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 
@@ -233,6 +233,8 @@ class Outcome:
 class ZabRun(Run[Outcome]):
     """One seed: draw an ensemble and its troubles, run them, heal, demand convergence."""
 
+    machine = SessionMachine
+
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
         random = Random(f"zab {seed}")
@@ -249,7 +251,7 @@ class ZabRun(Run[Outcome]):
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),
         )
-        self.zab = bug.zab
+        self.zab = bug.core or Zab
         self.invariants = ZabInvariants()
         self.workload = RetryingWorkload(
             random,
@@ -261,20 +263,7 @@ class ZabRun(Run[Outcome]):
         self.nemesis = ZabNemesis(random, drift=drift)
         if self.nemesis.theme == "regicide":
             names = names[: random.choice((3, 5))]
-        ticks = {name: 10.0 * (1 + random.uniform(-drift, drift)) for name in names}
-        self.invariants.cluster = self.workload.cluster = self.cluster = Cluster.__new__(Cluster)
-        self.cluster.__init__(  # type: ignore[misc]  # the parts know each other
-            ticks,
-            self._make_core,
-            random=random,
-            weather=draw_weather(random),
-            observer=self.invariants,
-            replies=self.workload,
-            compact_every=random.choice((0, 4, 15)),
-            persist_before_send=bug.persist_before_send,
-            trace=trace,
-            make_machine=bug.machine,
-        )
+        self._build(names, drift, bug, trace)
 
     def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Zab:
         return self.zab(

@@ -16,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from labs.harness import bench
-from labs.harness.bench import main, table
+from labs.harness.bench import main, simulated, table
 from labs.harness.bench.measure import middle
 from labs.harness.bench.processes import BenchError, Group, cpu_s, free_ports, resident_mib
 from labs.harness.testbed import registry
 from labs.harness.testbed.waiting import until
+from services.kv.cores import PROTOCOLS
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -42,19 +43,45 @@ def figures(**throughputs: float) -> list[dict[str, Any]]:
 GETS = [{"handler": "observed", "cpu_us": 60.0, "throughput": 9.0},
         {"handler": "bare", "cpu_us": 50.0, "throughput": 9.0}]  # fmt: skip
 STARTS = [{"how": "forked", "seconds": 0.6}]
+PROXIED = [
+    {"proxy": name, "cpu_us": cpu_us, "p99_ms": p99_ms, "p50_ms": 0.1, "throughput": 9000.0}
+    for name, cpu_us, p99_ms in (
+        ("none", 0.0, 0.5),
+        ("nginx", 10.0, 1.5),
+        ("faultline", 16.0, 3.0),
+        ("observed", 20.0, 3.0),
+    )
+]
 
 
 def test_goals_are_ratios_of_medians_to_each_peer() -> None:
     """1.3 times each of etcd's interfaces."""
-    goals = table.goals(figures(faultline=1200, etcd_v2=1000, etcd_v3=900), GETS, STARTS)
+    puts = figures(faultline=1200, etcd_v2=1000, etcd_v3=900)
+    goals = table.goals(puts, GETS, STARTS, PROXIED)
 
-    assert [round(goal.measured, 2) for goal in goals] == [*[1.33] * 3, *[1.2] * 4, 0.6, 50.0]
-    assert [goal.met for goal in goals] == [*[True] * 3, *[False] * 3, True, False, True]
+    assert [round(goal.measured, 2) for goal in goals[:9]] == [*[1.33] * 3, *[1.2] * 4, 0.6, 50.0]
+    assert [goal.met for goal in goals[:9]] == [*[True] * 3, *[False] * 3, True, False, True]
+
+
+def test_the_load_balancer_is_held_to_nginx() -> None:
+    """Half of its requests per second and core, twice the p99 that it adds to none at all."""
+    rate, p99 = table.goals([], GETS, STARTS, PROXIED)[-2:]
+
+    assert (rate.measured, rate.met) == (10 / 16, True)
+    assert (p99.measured, p99.met) == (2.5, False)
+    assert [goal.met for goal in table.goals([], GETS, STARTS, [])[-2:]] == [None, None]
+
+
+def test_near_its_saturation_no_latency_is_told() -> None:
+    """Whoever is slower would be compared at a load that the other does not feel."""
+    hardly = [{**each, "throughput": 3_000.0} for each in PROXIED]
+
+    assert table.goals([], GETS, STARTS, hardly)[-1].met is None
 
 
 def test_without_etcd_nothing_is_claimed() -> None:
     """Absent peers leave goals unmeasured, neither met nor missed."""
-    goals = table.goals(figures(faultline=1200), GETS, STARTS)
+    goals = table.goals(figures(faultline=1200), GETS, STARTS, [])
 
     assert [goal.met for goal in goals[:6]] == [None] * 6
     assert math.isnan(middle([], "throughput"))
@@ -66,11 +93,23 @@ def test_the_tables_show_every_figure() -> None:
     puts = figures(faultline=1200, etcd_v2=1000)
     table.show_puts(console, puts)
     table.show_others(console, GETS, STARTS)
-    table.show_goals(console, table.goals(puts, GETS, STARTS))
+    table.show_proxies(console, PROXIED)
+    table.show_goals(console, table.goals(puts, GETS, STARTS, PROXIED))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
 
-    for words in ("1,200", "etcd v2", "60.0 µs", "0.60 s", "≥ 1.3 ×", "1.20 ×", "no", "yes"):
+    for words in (
+        "1,200",
+        "etcd v2",
+        "60.0 µs",
+        "0.60 s",
+        "≥ 1.3 ×",
+        "1.20 ×",
+        "no",
+        "yes",
+        "telemetry on",
+        "62,500",
+    ):
         assert words in text
 
 
@@ -164,3 +203,26 @@ def test_stale_data_is_removed_and_a_living_benchmark_keeps_its_own(
         os.close(lock)
 
     assert [each.name for each in tmp_path.iterdir()] == ["living.data"]
+
+
+def test_the_slowest_protocol_decides_about_the_simulation() -> None:
+    """2,000 operations a second for every one of them, by the median of its rounds."""
+    rows = [
+        {"protocol": protocol, "per_cpu_s": rate}
+        for protocol, rates in (("fast", (3_000.0, 100.0, 3_100.0)), ("slow", (1_900.0,) * 3))
+        for rate in rates
+    ]
+    (goal,) = table.simulation_goals(rows)
+
+    assert (goal.measured, goal.met) == (1_900.0, False)
+    assert "slow (the slowest)" in goal.what
+    assert table.simulation_goals(rows[:3])[0].met
+
+
+def test_a_simulated_run_is_measured() -> None:
+    """All of the load that is counted was offered, and the promises were kept."""
+    figures = simulated.one(1, "raft")
+
+    assert set(simulated.PROTOCOLS) == set(PROTOCOLS)
+    assert 700 < figures["operations"] < 900  # 200 a second for four seconds
+    assert figures["per_cpu_s"] == figures["operations"] / figures["cpu_s"]

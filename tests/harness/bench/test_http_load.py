@@ -104,3 +104,22 @@ async def test_nobody_there_is_an_error() -> None:
         pass
     with pytest.raises(OSError, match="Connect call failed"):
         await run_load(load(address))
+
+
+async def test_an_open_loop_keeps_its_rate_and_counts_the_wait_for_a_connection() -> None:
+    """Requests come whether or not earlier ones are answered: with one connection and 20 ms an
+    answer, of 100 a second each waits behind those before it, and its latency says so."""
+
+    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+        await asyncio.sleep(0.02)
+        writer.write(PLAIN)
+
+    async with server(answer) as address:
+        request = f"GET / HTTP/1.1\r\nHost: {address}\r\n\r\n"
+        crowded = await run_load(Load(address, 1, 0.05, 1.0, [request], rate_per_s=100))
+        calm = await run_load(Load(address, 20, 0.05, 1.0, [request], rate_per_s=100))
+
+    assert crowded.failures == calm.failures == {}
+    assert crowded.p99_ms > 200, "each 10 ms one comes, and each 20 ms one goes"
+    assert 20 <= calm.p50_ms < crowded.p50_ms
+    assert 50 < calm.measured < 160, "the server's pace is not the load's"

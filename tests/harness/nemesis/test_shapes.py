@@ -10,7 +10,7 @@ import pytest
 
 from labs.harness.links import Link
 from labs.harness.nemesis import shapes
-from labs.harness.nemesis.shapes import Grudge, ShapeError, cut_links, majority_of
+from labs.harness.nemesis.shapes import Grudge, ShapeError, cut_links, majority_of, minority_with
 from labs.harness.nemesis.targets import pick
 
 SIZES = range(1, 10)
@@ -100,6 +100,17 @@ def test_asymmetric_lets_the_side_named_first_speak() -> None:
     assert cut_links(grudge) == [Link("n2", "n1"), Link("n3", "n1")]
     with pytest.raises(ShapeError, match="symmetry"):
         shapes.complete_grudge([["n1"], ["n2"]], symmetry="oneway")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", range(3, 10))
+def test_the_largest_minority_with_a_node_leaves_a_majority(size: int) -> None:
+    """Of an even number, too: halves would leave nobody to go on."""
+    nodes = cluster(size)
+    small, large = minority_with("n2", nodes)
+
+    assert small[0] == "n2"
+    assert sorted([*small, *large]) == nodes
+    assert len(large) == majority_of(size)
 
 
 def test_one_isolates_one_node() -> None:
@@ -262,6 +273,28 @@ def test_targets(target: str, sizes: list[int]) -> None:
             found = pick(target, nodes, Random(seed), leading=["n1", "n2"])
             assert len(set(found)) == wanted
             assert found == [node for node in nodes if node in found]
+
+
+@pytest.mark.parametrize("count", [5, 7, 9])
+def test_hub_is_the_only_one_that_a_majority_hears_and_is_heard_by(count: int) -> None:
+    """`hub`: with `gone` dead no other node has a majority both ways; each voter hears of as many
+    others as make a majority with it, which Viewstamped Replication (§4.2) asks for."""
+    gone, center, *rest = cluster(count)
+    voters, others = rest[: count // 2], rest[count // 2 :]
+    grudge = shapes.hub(center, voters, others, gone)
+
+    def hears(node: str) -> set[str]:
+        return {other for other in [center, *rest] if other not in grudge.get(node, frozenset())}
+
+    both_ways = {
+        node: {other for other in hears(node) if node in hears(other)} for node in [center, *rest]
+    }
+    assert both_ways[center] == {center, *rest}
+    assert all(len(both_ways[node]) < majority_of(count) for node in rest)
+    assert all(len(hears(voter)) >= majority_of(count) - 1 for voter in voters)
+    assert gone in grudge[center], "what it had sent does not arrive after its death"
+    with pytest.raises(ShapeError, match="named twice"):
+        shapes.hub(center, [*voters, center], others, gone)
 
 
 def test_targets_by_name_and_by_chance() -> None:

@@ -117,6 +117,20 @@ class SubstrateContract:
         with pytest.raises(TimeoutError):
             await get(cluster, peers["n2"], within_s=0.2)
 
+    async def test_a_node_that_dials_one_is_told_of_that_one(self, testbed: Any) -> None:
+        """A chain: whom a node does not dial it has no link to, and it is not told of it."""
+        front = NodeSpec("front", ECHO, dials=("back",))
+        spec = ClusterSpec("chain", (front, NodeSpec("back", ECHO, dials=())), ("c1",))
+        async with testbed.cluster(spec) as cluster:
+            await cluster.ready(READY_WITHIN_S)
+            told = {node: (await get(cluster, cluster.direct_address(node), "/environ"))
+                    for node in cluster.nodes}  # fmt: skip
+
+            assert {*cluster.links} == {("c1", "front"), ("c1", "back"), ("front", "back")}
+            (dialled,) = told["front"]["ECHO_PEERS"].split(",")
+            assert dialled.partition("=")[0] == "back"
+            assert told["back"]["ECHO_PEERS"] == ""
+
     async def test_links_are_cut_one_by_one(self, cluster: Cluster) -> None:
         """A fault on c1 → n1 is felt there, and neither by c2 nor by the harness itself."""
         await cluster.link_control.set({Link("c1", "n1"): LinkFault("blackhole")})

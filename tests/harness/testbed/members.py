@@ -96,7 +96,10 @@ class RedisContract:
 
     @pytest.fixture
     async def cluster(self, testbed: Any) -> AsyncIterator[Cluster]:
-        async with testbed.cluster(member_cluster(MemberSpec("redis", "redis"), nodes=1)) as made:
+        # By default what was answered within the last two seconds may not even be written: while a
+        # slow fsync is under way Redis puts the next write off (flushAppendOnlyFile).
+        durable = MemberSpec("redis", "redis", {"appendfsync": "always"})
+        async with testbed.cluster(member_cluster(durable, nodes=1)) as made:
             await made.ready(READY_WITHIN_S)
             yield made
 
@@ -200,6 +203,53 @@ class RedisContract:
         """A verdict names what was tested: not "Redis", but which."""
         (flavour,) = cluster.member_flavours().values()
         assert any(char.isdigit() for char in flavour), flavour
+
+
+class MemcachedContract:
+    """Subclass with a `testbed` fixture."""
+
+    @pytest.fixture
+    async def cluster(self, testbed: Any) -> AsyncIterator[Cluster]:
+        member = MemberSpec("memcached", "memcached", {"memory-limit": "8"})
+        async with testbed.cluster(member_cluster(member)) as made:
+            await made.ready(READY_WITHIN_S)
+            yield made
+
+    async def test_killed_it_refuses_and_returns_empty(self, cluster: Cluster) -> None:
+        """Its settings reach it; nothing of it is on disk."""
+        assert b"STAT limit_maxbytes 8388608" in await memcached(cluster, b"stats\r\n")
+        assert await memcached(cluster, b"set key 0 0 5\r\nvalue\r\n") == b"STORED\r\n"
+        assert b"value" in await memcached(cluster, b"get key\r\n")
+        await cluster.kill("memcached")
+        assert cluster.state("memcached") == "stopped"
+        assert await refuses(cluster.direct_address("memcached"))
+
+        await cluster.start("memcached")
+        await cluster.ready(READY_WITHIN_S)
+        assert await memcached(cluster, b"get key\r\n") == b"END\r\n"
+
+    async def test_every_fault_is_felt(self, cluster: Cluster, tmp_path: Path) -> None:
+        """The nemesis asks Memcached in its protocol, over each link."""
+        await every_fault_is_felt(cluster, tmp_path, "memcached")
+
+    async def test_what_runs_is_told(self, cluster: Cluster) -> None:
+        (flavour,) = cluster.member_flavours().values()
+        assert flavour.startswith("memcached 1."), flavour
+
+
+async def memcached(cluster: Cluster, asked: bytes) -> bytes:
+    """What it answers over the link of c1 to a command in its text protocol."""
+    host, _, port = cluster.address("c1", "memcached").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(asked)
+        answer = b""
+        async with asyncio.timeout(5):
+            while not answer.endswith((b"END\r\n", b"STORED\r\n")):
+                answer += await reader.read(4096)
+        return answer
+    finally:
+        writer.close()
 
 
 @contextlib.asynccontextmanager

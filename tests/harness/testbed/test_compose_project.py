@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from labs.harness.links.control import Link
-from labs.harness.testbed import compose_images, kafka_install
+from labs.harness.testbed import compose_images
 from labs.harness.testbed.compose_project import Images, Layout, Place, Plane, as_text
 from labs.harness.testbed.compose_slots import FIRST_PORT, PORTS_EACH, SLOTS
 from labs.harness.testbed.description import ClusterSpec, MemberSpec, NodeSpec, kv_cluster
+from labs.harness.testbed.members import KINDS, kafka
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = Images("service:1", "packets:1", {"redis": "redis:1", "kafka": "kafka:1"})
@@ -30,7 +31,7 @@ PLANES: tuple[Plane, ...] = ("proxies", "packets")
 
 def services_of(layout: Layout) -> dict[str, dict[str, object]]:
     telemetry = {node: Path(f"/{node}") for node in layout.spec.node_names}
-    project = layout.project("p", IMAGES, {"owner": "me"}, telemetry, {})
+    project = layout.project("p", IMAGES, {"owner": "me"}, telemetry, {}, {})
     assert json.loads(as_text(project)) == project
     services: dict[str, dict[str, object]] = project["services"]
     return services
@@ -90,7 +91,7 @@ def test_only_what_is_needed_is_started() -> None:
 def test_a_broker_has_a_listener_for_each_source() -> None:
     """Each advertises the link by which its clients come, and the runner's own way is another."""
     layout = Layout(FULL, PUBLISHED)
-    settings = layout.kafka_settings(MEMBERS[1])
+    settings = kafka.Kafka().settings(MEMBERS[1], layout)
     listeners = settings["advertised.listeners"].split(",")
     advertised = dict(each.split("://") for each in listeners)
 
@@ -122,14 +123,22 @@ def test_versions_agree() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     official = compose_images.OFFICIAL
 
-    assert f"${{REDIS_IMAGE:-{official['redis']}}}" in templates
-    assert f"${{KAFKA_IMAGE:-{official['kafka']}}}" in templates
     assert f"ARG PYTHON_IMAGE={official['python']}\n" in dockerfile
     assert f"${{PYTHON_IMAGE:-{official['python']}}}" in whole
-    assert official["kafka"] == f"apache/kafka:{kafka_install.VERSION}"
+    for name, kind in KINDS.items():
+        if kind.template != "member":  # free play has it too
+            assert f"${{{name.upper()}_IMAGE:-{kind.image}}}" in templates
+            assert f"{name.upper()}_IMAGE={kind.image}" in whole
     for image in official.values():
-        assert f"_IMAGE={image}" in whole
-        assert re.search(r":\d+\.\d+", image), f"{image} is not pinned"
+        assert re.search(r":v?\d+\.\d+", image), f"{image} is not pinned"
+
+
+def test_every_kind_has_a_stand_in() -> None:
+    """compose/stand-ins: a line for each image that a run may need where no registry is reached."""
+    lines = (ROOT / "compose" / "stand-ins").read_text().splitlines()
+    images = [line.split()[0] for line in lines if line and not line.startswith("#")]
+
+    assert sorted(images) == sorted(compose_images.OFFICIAL)
 
 
 def test_the_dockerfile_builds_on_every_builder() -> None:

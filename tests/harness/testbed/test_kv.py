@@ -95,3 +95,30 @@ def test_a_launch_is_cheap() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert heavy.stdout.strip() == "[]"
+
+
+async def test_a_causal_write_survives_the_kill_of_the_only_node_that_has_it(
+    tmp_path: Path,
+) -> None:
+    """Acknowledged by n1 alone, which is killed at once: all three come back, and n3 is told."""
+    async with (
+        LocalTestbed(tmp_path) as testbed,
+        testbed.cluster(kv_cluster(3, protocol="causal")) as cluster,
+    ):
+        await cluster.ready(READY_WITHIN_S)
+        for node in ("n2", "n3"):
+            await cluster.kill(node)
+        async with cluster.session.put(
+            f"http://{cluster.address('c1', 'n1')}/kv/x", json={"value": 1}
+        ) as response:
+            assert response.status == 200, await response.text()
+            token = response.headers["Session-Token"]
+        await cluster.kill("n1")
+        for node in cluster.nodes:
+            await cluster.start(node)
+        await cluster.ready(READY_WITHIN_S)
+
+        url = f"http://{cluster.address('c1', 'n3')}/kv/x"
+        async with cluster.session.get(url, headers={"Session-Token": token}) as response:
+            assert response.status == 200, await response.text()
+            assert (await response.json())["value"] == 1

@@ -15,14 +15,22 @@ from pathlib import Path
 import pytest
 
 from labs.harness.nemesis import ShapeError
-from labs.harness.testbed import advertiser, kafka, kafka_install, local_members
 from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut, until
 from labs.harness.testbed.description import ClusterSpec, MemberSpec, NodeSpec
-from labs.harness.testbed.kafka import Listener
 from labs.harness.testbed.launcher import ROOT
 from labs.harness.testbed.local import LocalTestbed
+from labs.harness.testbed.members import (
+    KINDS,
+    kafka,
+    kafka_advertiser,
+    kafka_broker,
+    kafka_install,
+    memcached,
+    redis,
+)
+from labs.harness.testbed.members.kafka_broker import Listener
 from labs.harness.testbed.ports import PortReservation
-from labs.harness.testbed.readiness import question, unready
+from labs.harness.testbed.readiness import unready
 from tests.harness.testbed.contract import READY_WITHIN_S
 from tests.harness.testbed.members import a_nemesis, member_cluster
 from tests.harness.testbed.test_local import MODULES
@@ -46,6 +54,46 @@ def test_each_group_and_each_node_has_a_link_to_each_member() -> None:
     assert spec.member("event-log").environment_key == "MEMBER_EVENT_LOG"
 
 
+def test_a_node_that_dials_nobody_else_has_no_other_link() -> None:
+    """And a cluster that knows nobody of the name that a node is to dial is refused."""
+    nodes = (NodeSpec("front", "kv", dials=("back",)), NodeSpec("back", "kv", dials=("redis",)))
+    spec = ClusterSpec("x", nodes, ("c1",), members=(REDIS,))
+
+    assert [str(link) for link in spec.links] == [
+        *("c1→front", "c1→back", "front→back", "c1→redis", "back→redis"),
+    ]
+    with pytest.raises(ValueError, match="has no back to dial"):
+        ClusterSpec("x", nodes[:1])
+
+
+def test_what_is_optional_is_left_out_with_who_dials_it() -> None:
+    """A cluster goes without a server that the machine has not; who needs it goes, too."""
+    nodes = (NodeSpec("a", "kv", dials=("redis",)), NodeSpec("b", "kv", dials=("memcached",)),
+             NodeSpec("c", "kv", dials=("b",)))  # fmt: skip
+    spec = ClusterSpec("x", nodes[:2], ("c1",), members=(
+        REDIS, MemberSpec("memcached", "memcached", optional=True)))  # fmt: skip
+
+    assert spec.without(["memcached"]).node_names == ("a",)
+    assert spec.without(["memcached"]).member_names == ("redis",)
+    assert spec.without([]) == spec
+    with pytest.raises(ValueError, match="has no b to dial"):
+        ClusterSpec("x", nodes, members=(REDIS, *spec.members[1:])).without(["memcached"])
+
+
+async def test_a_machine_without_an_optional_server(
+    program: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """On a machine without Memcached the rest of the cluster starts."""
+    members = (MemberSpec("memcached", "memcached", optional=True), REDIS)
+    spec = ClusterSpec("x", (), ("c1",), members=members)
+    async with (
+        LocalTestbed(tmp_path, modules=MODULES) as testbed,
+        testbed.cluster(spec) as cluster,
+    ):
+        await cluster.ready(READY_WITHIN_S)
+        assert cluster.members == ("redis",)
+
+
 def test_members_that_make_no_sense_are_refused() -> None:
     """Names are how faults are aimed, and become parts of file names and environment keys."""
     with pytest.raises(ValueError, match="names something twice"):
@@ -53,8 +101,10 @@ def test_members_that_make_no_sense_are_refused() -> None:
     for name in ("", "Redis", "../redis", "1", "r" * 33, "a b"):
         with pytest.raises(ValueError, match="a member is named like"):
             MemberSpec(name, "redis")
-    with pytest.raises(ValueError, match="kind is one of redis, kafka, not 'rabbit'"):
-        MemberSpec("x", "rabbit")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"kind is one of redis, kafka.*, not 'rabbit'"):
+        MemberSpec("x", "rabbit")
+    with pytest.raises(ValueError, match="redis reads no files"):
+        MemberSpec("redis", "redis", files={"redis.conf": ""})
 
 
 # ------------------------------------------------------------------ questions
@@ -63,11 +113,15 @@ def test_members_that_make_no_sense_are_refused() -> None:
 @pytest.mark.parametrize("padding", [0, 4096])
 def test_a_question_is_asked_in_the_members_protocol(padding: int) -> None:
     """RESP: an array of bulk strings; Kafka: a size, then header version 1 with a client id."""
-    asked = question("redis", padding)
+    asked = KINDS["redis"].question(padding)
     assert asked.asked.startswith(b"*2\r\n$4\r\nPING\r\n$")
     assert asked.asked.endswith(asked.mark)
 
-    asked = question("kafka", padding)
+    asked = KINDS["memcached"].question(padding)
+    assert len(asked.asked) == len(KINDS["memcached"].question().asked) + padding
+    assert all(len(key) <= 250 for key in asked.asked.split())
+
+    asked = KINDS["kafka"].question(padding)
     size, api, version, _, client = struct.unpack(">ihhih", asked.asked[:14])
     assert (size + 4, api, version) == (len(asked.asked), 18, 0)
     assert len(asked.asked) == 14 + client
@@ -124,6 +178,8 @@ ONE_BROKER = struct.pack(">iiii", 40, 0x464C0001, 0, 1)
         ("redis", b"-LOADING Redis is loading the dataset in memory\r\n", "-LOADING"),
         ("redis", None, "it closed the connection"),
         ("redis", b"", "TimeoutError"),
+        ("memcached", b"VERSION 1.6.39\r\n", ""),
+        ("memcached", b"ERROR\r\n", "ERROR"),
         ("kafka", ONE_BROKER, ""),
         ("kafka", NO_BROKER, "knows no broker yet"),
         ("kafka", b"HTTP/1.1 400 Bad Request\r\n\r\n", "which is not Kafka's protocol"),
@@ -133,11 +189,11 @@ ONE_BROKER = struct.pack(">iiii", 40, 0x464C0001, 0, 1)
 async def test_why_a_member_is_not_ready(kind: str, answer: bytes | None, why: str) -> None:
     """What it answers, in words; a timeout says at which member it was."""
     async with answering(answer) as address:
-        said = await unready(kind, address, 0.2)  # type: ignore[arg-type]
+        said = await unready(kind, address, 0.2)
 
     assert why in said
     assert bool(said) == bool(why)
-    assert "ConnectionRefusedError" in await unready(kind, address, 0.2)  # type: ignore[arg-type]
+    assert "ConnectionRefusedError" in await unready(kind, address, 0.2)
 
 
 # ------------------------------------------------------------------ settings of Kafka
@@ -145,7 +201,7 @@ async def test_why_a_member_is_not_ready(kind: str, answer: bytes | None, why: s
 
 def test_each_source_gets_a_listener_that_advertises_its_link() -> None:
     """Else clients would leave their links for the one address that is advertised."""
-    settings = kafka.broker_settings(
+    settings = kafka_broker.broker_settings(
         {"c1": Listener("127.0.0.1:1", "127.0.0.1:11"), "n-2": Listener("0.0.0.0:2", "links:12")},
         Listener("127.0.0.1:3", "127.0.0.1:3"),
         "127.0.0.1:4",
@@ -166,11 +222,7 @@ def test_each_source_gets_a_listener_that_advertises_its_link() -> None:
     ]
     assert settings["num.partitions"] == "7"
     assert settings["num.io.threads"] == "9", "a member's own settings win"
-    assert "log.dirs=/data\n" in kafka.properties(settings)
-    assert kafka.image_environment({"log.dirs": "/d", "a_b-c.d": "1"}) == {
-        "KAFKA_LOG_DIRS": "/d",
-        "KAFKA_A__B___C_D": "1",
-    }
+    assert "log.dirs=/data\n" in kafka_broker.properties(settings)
 
 
 async def test_the_advertiser_changes_addresses_alone(tmp_path: Path) -> None:
@@ -212,13 +264,17 @@ async def advertising(broker: str, link: str, ready: Path) -> AsyncIterator[tupl
     ports = PortReservation()
     listen = ports.reserve("listener")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", f"import os, {advertiser.__name__} as it; it.main(os.environ)"),
+        *(
+            sys.executable,
+            "-c",
+            f"import os, {kafka_advertiser.__name__} as it; it.main(os.environ)",
+        ),
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            advertiser.BROKER: broker,
-            advertiser.LISTENERS: json.dumps({listen: link}),
-            advertiser.READY_FILE: str(ready),
+            kafka_advertiser.BROKER: broker,
+            kafka_advertiser.LISTENERS: json.dumps({listen: link}),
+            kafka_advertiser.READY_FILE: str(ready),
         },
     )
     try:
@@ -302,13 +358,22 @@ def test_an_installed_redis_will_do(
     program: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Where there is no wheel, `redis-server` is taken; where there is neither, that is told."""
-    monkeypatch.setattr(local_members, "_package", lambda _name: tmp_path / "none")
+    monkeypatch.setattr(redis, "package", lambda _name: tmp_path / "none")
     with pytest.raises(TestbedError, match=r"no Redis on this machine.*install redis-server"):
-        local_members.find_redis()
+        redis.find()
     program("redis-server", "echo 'Redis server v=7.0.15 sha=00000000:0 bits=64'")
 
-    path, flavour = local_members.find_redis()
+    path, flavour = redis.find()
     assert (os.path.basename(path), flavour) == ("redis-server", "redis-server 7.0.15")
+
+
+def test_without_memcached_it_is_told_what_to_install(
+    program: Callable[[str, str], None],
+) -> None:
+    with pytest.raises(TestbedError, match=r"no Memcached on this machine: install memcached"):
+        memcached.find()
+    program("memcached", "echo 'memcached 1.6.18'")
+    assert memcached.find()[1] == "memcached 1.6.18"
 
 
 def test_the_embedded_broker_says_what_it_is_and_what_it_can_not(
@@ -316,15 +381,15 @@ def test_the_embedded_broker_says_what_it_is_and_what_it_can_not(
 ) -> None:
     """Nobody takes it for Apache Kafka; and a setting is refused, not ignored."""
     ports = PortReservation()
-    member = local_members.choose(MemberSpec("kafka", "kafka"), ports)
+    member = KINDS["kafka"].local(MemberSpec("kafka", "kafka"), ports)
     assert "embedded tansu broker" in member.flavour
     assert "in memory, no idempotent producer" in member.flavour
     assert "make kafka" in member.flavour
     with pytest.raises(TestbedError, match=r"knows no settings \(num.partitions\).*make kafka"):
-        local_members.choose(MemberSpec("kafka", "kafka", {"num.partitions": "1"}), ports)
-    monkeypatch.setattr(local_members, "_package", lambda _name: tmp_path / "none")
+        KINDS["kafka"].local(MemberSpec("kafka", "kafka", {"num.partitions": "1"}), ports)
+    monkeypatch.setattr(kafka, "package", lambda _name: tmp_path / "none")
     with pytest.raises(TestbedError, match=r"no Kafka on this machine.*make kafka.*make setup"):
-        local_members.choose(MemberSpec("kafka", "kafka"), ports)
+        KINDS["kafka"].local(MemberSpec("kafka", "kafka"), ports)
     ports.close()
 
 
@@ -344,7 +409,7 @@ async def test_a_server_that_can_not_be_run_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exec fails in the child: its log has the reason."""
-    monkeypatch.setattr(local_members, "find_redis", lambda: ("/nonexistent/redis", "none"))
+    monkeypatch.setattr(redis, "find", lambda: ("/nonexistent/redis", "none"))
     async with LocalTestbed(tmp_path, modules=MODULES) as testbed:
         with pytest.raises(NodeExited, match=r"exit code 127.*\n.*nonexistent/redis can't be run"):
             async with testbed.cluster(member_cluster(REDIS)) as cluster:

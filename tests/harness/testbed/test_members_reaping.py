@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labs.harness.testbed import kafka_install
+from labs.harness.testbed.members import kafka_install
 from labs.harness.testbed.registry import identify
 from tests.harness.testbed.test_local import WITHOUT_PDEATHSIG
 from tests.harness.testbed.test_members import apache_kafka, no_apache_kafka

@@ -6,34 +6,13 @@ Method: each bug is a patch that is on for one run, or a setting.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-from unittest import mock
-
+from labs.harness.swarm.bug import SHIPPED, Bug
 from services.chassis.driver import Driver
+from services.kv.state_machine import Command, KeyValueStore, encode_command
 from services.protocols.core import Ready
 
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """`patches`: (class, attribute, replacement); `environment`: settings of the nodes."""
-
-    name: str
-    about: str
-    patches: tuple[tuple[type, str, Any], ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def planted(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for owner, attribute, replacement in self.patches:
-                stack.enter_context(mock.patch.object(owner, attribute, replacement))
-            yield
-
-
 _carry_out = Driver._carry_out
+_restore = KeyValueStore.restore
 
 
 def _send_before_persist(driver: Driver, ready: Ready) -> None:
@@ -42,14 +21,26 @@ def _send_before_persist(driver: Driver, ready: Ready) -> None:
     _carry_out(driver, ready)
 
 
+def _restore_forgets(store: KeyValueStore, data: bytes) -> None:
+    """All of a snapshot but one key."""
+    _restore(store, data)
+    if len(store) > 1:
+        store.apply(0, encode_command(Command(min(store._items), None)))
+
+
 BUGS = {
     bug.name: bug
     for bug in (
-        Bug("none", "the shipped service"),
+        SHIPPED,
         Bug(
             "send_before_persist",
             "votes and acknowledgements leave before they are on disk (driver.py, 'swap any two')",
             patches=((Driver, "_carry_out", _send_before_persist),),
+        ),
+        Bug(
+            "restore_forgets",
+            "a node that was restored from a snapshot misses a key (state_machine.py)",
+            patches=((KeyValueStore, "restore", _restore_forgets),),
         ),
         Bug(
             "unsynced_storage",

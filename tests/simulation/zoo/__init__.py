@@ -1,1 +1,1 @@
-"""The bug zoo: planted mistakes by protocol, never in the shipped cores. (Raft's: ../bugs.py.)"""
+"""The bug zoo: planted mistakes by protocol, never in the shipped cores. `make zoo` finds each."""

@@ -7,15 +7,15 @@ wrong.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import Any
 
+from labs.broken import Duelling, PromisesIgnored
 from services.protocols.core import Entry
 from services.protocols.paxos import Paxos
 from services.protocols.paxos.commander import Commander
 from services.protocols.paxos.messages import P1b, P2b, Promised, PValue
-from tests.simulation.sessions import SessionMachine
+from tests.simulation.zoo.bug import Bug
+from tests.simulation.zoo.machines import SnapshotLosesSessions
 
 
 class PromiseNotPersisted(Paxos):
@@ -181,43 +181,24 @@ class PromisesThoughALeaderIsAlive(Paxos):
         return False
 
 
-class SnapshotLosesSessions(SessionMachine):
-    """A node that was given a snapshot without the session table carries out a repeated write that
-    all others skip."""
-
-    def snapshot(self) -> bytes:
-        values, (capacity, _) = json.loads(super().snapshot())
-        return json.dumps([values, [capacity, []]], sort_keys=True).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """`seeds` is within how many seeds (from 0 on) the simulation must find it."""
-
-    name: str
-    paxos: type[Paxos] = Paxos
-    machine: type[SessionMachine] = SessionMachine
-    persist_before_send: bool = True
-    seeds: int = 0
-
-
-CORRECT = Bug("none")
 BUGS = {
     bug.name: bug
     for bug in (
-        Bug("promise_not_persisted", PromiseNotPersisted, seeds=600),
-        Bug("accepts_lower_ballot", AcceptsLowerBallot, seeds=600),
-        Bug("forgets_the_highest_accepted", ForgetsTheHighestAccepted, seeds=600),
-        Bug("proposes_the_lowest_accepted", ProposesTheLowestAccepted, seeds=600),
-        Bug("counts_one_acceptor_twice", CountsOneAcceptorTwice, seeds=600),
-        Bug("counts_different_ballots", CountsDifferentBallots, seeds=600),
-        Bug("skips_a_learning_gap", SkipsALearningGap, seeds=600),
-        Bug("decides_by_any_acceptance", DecidesByAnyAcceptance, seeds=600),
-        Bug("promise_counted_before_learning", PromiseCountedBeforeLearning, seeds=600),
-        Bug("stale_read_without_confirmation", StaleReadWithoutConfirmation, seeds=1000),
-        Bug("read_before_take_over", ReadBeforeTakeOver, seeds=600),
-        Bug("snapshot_loses_sessions", machine=SnapshotLosesSessions, seeds=600),
-        Bug("ack_before_persist", persist_before_send=False, seeds=600),
-        Bug("promises_though_a_leader_is_alive", PromisesThoughALeaderIsAlive, seeds=1000),
+        Bug("promise_not_persisted", PromiseNotPersisted),
+        Bug("accepts_lower_ballot", AcceptsLowerBallot),
+        Bug("promises_ignored", PromisesIgnored),
+        Bug("duelling", Duelling),
+        Bug("forgets_the_highest_accepted", ForgetsTheHighestAccepted),
+        Bug("proposes_the_lowest_accepted", ProposesTheLowestAccepted),
+        Bug("counts_one_acceptor_twice", CountsOneAcceptorTwice),
+        Bug("counts_different_ballots", CountsDifferentBallots),
+        Bug("skips_a_learning_gap", SkipsALearningGap),
+        Bug("decides_by_any_acceptance", DecidesByAnyAcceptance),
+        Bug("promise_counted_before_learning", PromiseCountedBeforeLearning),
+        Bug("stale_read_without_confirmation", StaleReadWithoutConfirmation, first=560),
+        Bug("read_before_take_over", ReadBeforeTakeOver),
+        Bug("snapshot_loses_sessions", machine=SnapshotLosesSessions),
+        Bug("ack_before_persist", persist_before_send=False),
+        Bug("promises_though_a_leader_is_alive", PromisesThoughALeaderIsAlive, first=290),
     )
 }

@@ -7,22 +7,13 @@ rest which history goes wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from services.protocols.core import Entry
-from services.protocols.sessions import SessionTable
+from labs.broken import LogForgotten
 from services.protocols.viewstamped import Status, Viewstamped
 from services.protocols.viewstamped.messages import DoViewChange, ViewState
-from tests.simulation.sessions import SessionMachine
-
-
-class ForgetsTheLog(Viewstamped):
-    """§4.2: the new primary keeps its own log. It was cut off while others committed x; they elect
-    it, and overwrite x with what it has."""
-
-    def preference(self, vote: DoViewChange) -> tuple[int, int, bool]:
-        return int(vote.src == self.node), 0, False
+from tests.simulation.zoo.bug import Bug
+from tests.simulation.zoo.machines import NoClientTable
 
 
 class IgnoresLastNormalView(Viewstamped):
@@ -144,45 +135,22 @@ class RestartedPrimaryLeadsOn(Viewstamped):
             super().resign(reason)
 
 
-class NoClientTable(SessionMachine):
-    """§4: a retry is carried out again. The primary committed `x += 1` and died before it answered;
-    the client asks the next primary, whose log has it already."""
-
-    def apply(self, entry: Entry) -> None:
-        if self.sessions.lookup(entry.command.decode(), entry.command.decode()) is not None:
-            self.sessions = SessionTable(self.sessions.capacity)
-        super().apply(entry)
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """`seeds` is within how many seeds (from 0 on) the simulation must find it."""
-
-    name: str
-    core: type[Viewstamped] = Viewstamped
-    persist_before_send: bool = True  # no: PREPAREOK before the entry is durable
-    clock_drift: float = 0.10
-    machine: type[SessionMachine] = SessionMachine
-    seeds: int = 0
-
-
-CORRECT = Bug("none")
 BUGS = {
     bug.name: bug
     for bug in (
-        Bug("view_change_forgets_the_log", ForgetsTheLog, seeds=50),
-        Bug("longest_log_without_last_normal_view", IgnoresLastNormalView, seeds=800),
-        Bug("wiped_replica_answers_at_once", WipedReplicaAnswers, seeds=100),
-        Bug("empty_majority_founds", EmptyMajorityFounds, seeds=200),
-        Bug("view_not_persisted", ViewNotPersisted, seeds=600),
-        Bug("prepare_ok_before_durable", persist_before_send=False, seeds=100),
-        Bug("commit_before_quorum", CommitBeforeQuorum, seeds=400),
-        Bug("no_client_table", machine=NoClientTable, seeds=100),
-        Bug("stale_read_by_deposed_primary", StaleReadByDeposedPrimary, seeds=1000),
-        Bug("read_before_view_is_committed", ReadBeforeViewIsCommitted, seeds=100),
-        Bug("keeps_uncommitted_suffix", KeepsUncommittedSuffix, seeds=100),
-        Bug("drops_before_it_fetches", DropsBeforeItFetches, seeds=100),
-        Bug("restarted_primary_leads_on", RestartedPrimaryLeadsOn, seeds=20),
-        Bug("clocks_drift_beyond_the_lease", clock_drift=0.6, seeds=1000),
+        Bug("view_change_forgets_the_log", LogForgotten),
+        Bug("longest_log_without_last_normal_view", IgnoresLastNormalView),
+        Bug("wiped_replica_answers_at_once", WipedReplicaAnswers),
+        Bug("empty_majority_founds", EmptyMajorityFounds, first=50),
+        Bug("view_not_persisted", ViewNotPersisted),
+        Bug("prepare_ok_before_durable", persist_before_send=False),
+        Bug("commit_before_quorum", CommitBeforeQuorum),
+        Bug("no_client_table", machine=NoClientTable),
+        Bug("stale_read_by_deposed_primary", StaleReadByDeposedPrimary, first=150),
+        Bug("read_before_view_is_committed", ReadBeforeViewIsCommitted),
+        Bug("keeps_uncommitted_suffix", KeepsUncommittedSuffix),
+        Bug("drops_before_it_fetches", DropsBeforeItFetches),
+        Bug("restarted_primary_leads_on", RestartedPrimaryLeadsOn),
+        Bug("clocks_drift_beyond_the_lease", clock_drift=0.6, first=80),
     )
 }

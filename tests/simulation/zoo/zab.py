@@ -6,11 +6,10 @@ machine that forgets. None of this is ever in the core. Each says which history 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
+from labs.broken import NoZxidCheck
 from services.protocols.core import Entry
 from services.protocols.zab import Phase, State, Zab
 from services.protocols.zab.messages import (
@@ -25,7 +24,8 @@ from services.protocols.zab.messages import (
     Trunc,
     Zxid,
 )
-from tests.simulation.sessions import SessionMachine
+from tests.simulation.zoo.bug import Bug
+from tests.simulation.zoo.machines import SnapshotLosesSessions
 
 
 class AcceptedEpochNotPersisted(Zab):
@@ -46,14 +46,6 @@ class AcceptedEpochNotPersisted(Zab):
         last = max((record.term for record in found if isinstance(record, Entry)), default=0)
         epochs = Epochs(max([last, *current]), max(current, default=0))
         super().replay([*found, epochs] if found else found)
-
-
-class ElectionIgnoresZxid(Zab):
-    """Of two that accepted the same leader the one with the shorter history is elected, its quorum
-    does not look at zxids either, and a transaction committed without it is truncated elsewhere."""
-
-    def rank(self, current_epoch: int, last: Zxid) -> tuple[int, ...]:
-        return (current_epoch,)
 
 
 class NewLeaderAcknowledgedBeforeHistory(Zab):
@@ -178,36 +170,11 @@ class StaleReadWithoutQuorum(Zab):
         self._grant_asked_reads()
 
 
-class SnapshotLosesSessions(SessionMachine):
-    """A node that was given a snapshot without the session table carries out a repeated write that
-    all others skip."""
-
-    def snapshot(self) -> bytes:
-        values, (capacity, _) = json.loads(super().snapshot())
-        return json.dumps([values, [capacity, []]], sort_keys=True).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """The simulation must find it within `seeds` seeds from `first` on.
-
-    (`first` spares the test suite the seeds that are known to find nothing.)
-    """
-
-    name: str
-    zab: type[Zab] = Zab
-    machine: type[SessionMachine] = SessionMachine
-    persist_before_send: bool = True
-    first: int = 0
-    seeds: int = 500
-
-
-CORRECT = Bug("none")
 BUGS = {
     bug.name: bug
     for bug in (
         Bug("accepted_epoch_not_persisted", AcceptedEpochNotPersisted),
-        Bug("election_ignores_zxid", ElectionIgnoresZxid),
+        Bug("election_ignores_zxid", NoZxidCheck),
         Bug(
             "new_leader_acknowledged_before_history", NewLeaderAcknowledgedBeforeHistory, first=200
         ),
@@ -217,8 +184,8 @@ BUGS = {
         Bug("late_trunc_is_obeyed", LateTruncIsObeyed, first=120),
         Bug("commit_out_of_order", CommitOutOfOrder),
         Bug("acknowledges_beyond_a_gap", AcknowledgesBeyondAGap),
-        Bug("zab_stale_read_without_quorum", StaleReadWithoutQuorum, first=240),
+        Bug("stale_read_without_quorum", StaleReadWithoutQuorum, first=240),
         Bug("snapshot_loses_sessions", machine=SnapshotLosesSessions),
-        Bug("zab_ack_before_persist", persist_before_send=False),
+        Bug("ack_before_persist", persist_before_send=False),
     )
 }
