@@ -13,8 +13,8 @@ FAULTS ?=
 export ON SEED REPEAT NODES FAULTS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup labs report traces compare doctor clean test sim shrink lint types bench bench-checkers lock kafka \
-	up status cut heal logs down images-offline engine
+.PHONY: help setup labs report traces compare doctor clean test sim zoo shrink lint types bench bench-checkers frontier-quorum lock kafka \
+	up observe status cut heal logs down images-offline engine
 
 help: ## this list
 	@echo "Faultline: break real services, read the verdict."
@@ -69,16 +69,22 @@ clean: ## remove runs, bytecode and what a killed run left behind
 test: $(VENV)/.test ## the whole test suite
 	@$(VENV)/bin/python -m pytest
 
-sim: $(VENV)/.test ## seeded simulation of a core, or of the service [PROTOCOL=raft|paxos|viewstamped|zab] or [SERVICE=kv] [RUNS=10000] [SEED=0]
+sim: $(VENV)/.test ## seeded simulation of a core, or of the service [PROTOCOL=raft|paxos|causal|primary_backup|quorum|data_types|gossip|multi_leader|viewstamped|zab] [SERVICE=kv] [RUNS=10000] [SEED=0]
 	@if test -n "$(SERVICE)"; \
-	then $(VENV)/bin/python -m tests.simulation.service --service $(SERVICE) --runs $(or $(RUNS),1000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); \
-	else $(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0); fi
+	then $(VENV)/bin/python -m tests.simulation.service --service $(SERVICE) --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),1000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); \
+	else $(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); fi
 
-shrink: $(VENV)/.test ## reduce a failing run of the simulated service to what matters: SEED=… [BUG=…]
-	@$(VENV)/bin/python -m tests.simulation.service --shrink --seed $(or $(SEED),0) --bug $(or $(BUG),none)
+zoo: $(VENV)/.test ## every planted bug: how soon the simulation finds it, and the seed [PROTOCOL=…] [BUG=…]
+	@$(VENV)/bin/python -m tests.simulation.zoo $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(BUG),--bug $(BUG))
+
+shrink: $(VENV)/.test ## reduce a failing run of the simulated service to what matters: SEED=… [PROTOCOL=raft] [BUG=…]
+	@$(VENV)/bin/python -m tests.simulation.service --shrink --protocol $(or $(PROTOCOL),raft) --seed $(or $(SEED),0) --bug $(or $(BUG),none)
 
 up: $(VENV)/.run ## containers for free play: store, links, Redis, Kafka [BROKERS=1|3]
 	@BROKERS=$(BROKERS) $(LABS) up
+
+observe: $(VENV)/.run ## free play with Prometheus, Grafana and Jaeger beside it [BROKERS=1|3]
+	@BROKERS=$(BROKERS) $(LABS) observe
 
 status: $(VENV)/.run ## free play: nodes, roles, who can reach whom
 	@$(LABS) status
@@ -99,12 +105,15 @@ images-offline: kafka ## stand-ins for the base images where no registry is reac
 	@compose/images-offline.sh
 
 kafka: $(VENV)/.run ## fetch Apache Kafka for local runs (needs Java 17 and Maven)
-	@$(VENV)/bin/python -m labs.harness.testbed.kafka_install
+	@$(VENV)/bin/python -m labs.harness.testbed.members.kafka_install
 
 lint: $(VENV)/.test ## style and types
 	@$(VENV)/bin/ruff check services labs tests
 	@$(VENV)/bin/ruff format --check services labs tests
 	@$(VENV)/bin/mypy
+
+frontier-quorum: $(VENV)/.run ## what R and W cost and give under faults, sloppy or strict: a table and a page [RUNS=10] [SEED=0]
+	@RUNS=$(or $(RUNS),10) SEED=$(or $(SEED),0) $(LABS) frontier-quorum
 
 bench: $(VENV)/.run ## throughput and latency, as ratios to peers measured in the same run
 	@$(LABS) bench

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # Stand-ins for the base images, for machines that reach no image registry:
 #
-#   faultline/python:standin   for python:3.13-slim (also holds nftables, for FAULTS=packets)
-#   faultline/redis:standin    for redis:8          (the same image)
-#   faultline/kafka:standin    for apache/kafka:4   (a JRE and Kafka's Maven artefacts)
+#   faultline/<image>:standin    one for each line of compose/stand-ins; that of python also holds
+#                                nftables, for FAULTS=packets
 #
-#   compose/images-offline.sh [python] [kafka]      (default: both; those that are here stay)
+#   compose/images-offline.sh [image …]    (default: all; those that are here stay)
 #
 # Built from the distribution's packages by mmdebstrap, as root. The packages come from where this
 # machine's own apt gets them; no host is named here. The images carry this machine's certificate
@@ -20,10 +19,6 @@ SUITE=trixie
 HERE=$(cd "$(dirname "$0")" && pwd)
 CACHE=${FAULTLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/faultline}
 CA=/etc/ssl/certs/ca-certificates.crt
-# Part of the tarballs' names: what is built differently is another file.
-RECIPE=$(cat "$HERE/images-offline.sh" "$HERE"/kafka/*.sh "$HERE/../labs/harness/testbed/kafka-pom.xml" $CA |
-  sha256sum | cut -c1-12)
-KAFKA=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$HERE/../labs/harness/testbed/kafka_install.py")
 SLIM=()
 for path in doc man locale info; do SLIM+=("--dpkgopt=path-exclude=/usr/share/$path/*"); done
 
@@ -65,61 +60,42 @@ debootstrap_into() { # TARBALL PACKAGES [more options of mmdebstrap …]
   trap - EXIT
 }
 
-has() { [ "$(docker image inspect --format '{{index .Config.Labels "faultline.recipe"}}' "$1" 2>/dev/null)" = "$RECIPE" ]; }
+# Part of the tarball's name: what is built differently is another file. Only what this image is
+# built from counts, so that another line of the list does not build all of them anew.
+recipe() { # IMAGE LINE
+  { echo "$2"; cat "$HERE/images-offline.sh" "$HERE/../labs/harness/testbed/members/kafka-pom.xml" $CA
+    if [ -d "$HERE/$1" ]; then cat "$HERE/$1"/*; fi; } | sha256sum | cut -c1-12
+}
 
-load() { # TARBALL IMAGE
+has() { [ "$(docker image inspect --format '{{index .Config.Labels "faultline.recipe"}}' "$1" 2>/dev/null)" = "$2" ]; }
+
+load() { # TARBALL IMAGE RECIPE
   docker import -c 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' \
-    -c "ENV PIP_CERT=$CA" -c 'CMD ["python3"]' -c "LABEL faultline.recipe=$RECIPE" "$1" "$2" >/dev/null
+    -c "ENV PIP_CERT=$CA" -c 'CMD ["python3"]' -c "LABEL faultline.recipe=$3" "$1" "$2" >/dev/null
   say "$2 is here ($(docker image inspect --format '{{.Size}}' "$2" | awk '{printf "%.0f MB", $1 / 1e6}'))"
 }
 
-python_image() {
-  local tarball="$CACHE/python-$RECIPE.tar"
-  if has faultline/python:standin && has faultline/redis:standin; then
-    say "faultline/python:standin and faultline/redis:standin are here"
+build() { # IMAGE
+  local line packages data owner recipe tarball HOOKS
+  line=$(grep -E "^$1 " "$HERE/stand-ins") || fail "unknown image $1: one of $(images)"
+  read -r _ packages data owner <<<"$line"
+  recipe=$(recipe "$1" "$line")
+  tarball="$CACHE/$1-$recipe.tar"
+  if has "faultline/$1:standin" "$recipe"; then
+    say "faultline/$1:standin is here"
     return
   fi
   if [ ! -s "$tarball" ]; then
-    say "building the stand-in for python and redis (half a minute) …"
-    # A venv in /usr/local gives the paths of the official image, and pip may install there.
-    # The bytecode stays: without it each start of a node would compile for half a second.
-    debootstrap_into "$tarball" python3,python3-venv,redis-server,nftables \
-      --customize-hook='chroot "$1" python3 -m venv /usr/local' \
-      --customize-hook='rm -rf "$1"/usr/share/python-wheels' \
-      --customize-hook='mkdir -p "$1"/data && chown 999:1000 "$1"/data'
+    say "building the stand-in for $1 (up to a minute) …"
+    # Whose data directory it is in the image, a fresh volume's will be.
+    HOOKS=(--customize-hook="mkdir -p \"\$1\"$data && chown $owner \"\$1\"$data")
+    # shellcheck disable=SC1090
+    if [ -e "$HERE/$1/stand-in.sh" ]; then . "$HERE/$1/stand-in.sh"; fi
+    debootstrap_into "$tarball" "$packages" "${HOOKS[@]}"
   fi
-  load "$tarball" faultline/python:standin
-  docker tag faultline/python:standin faultline/redis:standin
+  load "$tarball" "faultline/$1:standin" "$recipe"
 }
 
-kafka_image() {
-  local tarball="$CACHE/kafka-$RECIPE.tar"
-  if has faultline/kafka:standin; then
-    say "faultline/kafka:standin is here"
-    return
-  fi
-  if [ ! -s "$tarball" ]; then
-    local libs
-    libs=$(ls -d "${XDG_CACHE_HOME:-$HOME/.cache}/faultline/kafka-$KAFKA/libs" 2>/dev/null) ||
-      fail "Apache Kafka $KAFKA is not here; type: make kafka"
-    say "building the stand-in for Apache Kafka (a minute) …"
-    # Java's set-up fails without a place for its manual, which is left out.
-    debootstrap_into "$tarball" openjdk-21-jre-headless \
-      --essential-hook='mkdir -p "$1"/usr/share/man/man1' \
-      --customize-hook='mkdir -p "$1"/opt/kafka/libs "$1"/opt/kafka/bin "$1"/opt/kafka/config' \
-      --customize-hook="cp $libs/*.jar \"\$1\"/opt/kafka/libs/" \
-      --customize-hook="cp $HERE/kafka/*.sh \"\$1\"/opt/kafka/bin/" \
-      --customize-hook='mkdir -p "$1"/var/lib/kafka/data && chown -R 1000:1000 "$1"/var/lib/kafka'
-  fi
-  load "$tarball" faultline/kafka:standin
-}
+images() { grep -oE '^[a-z][a-z0-9-]*' "$HERE/stand-ins" | xargs; }
 
-for image in "${@:-python kafka}"; do
-  for each in $image; do
-    case $each in
-      python) python_image ;;
-      kafka) kafka_image ;;
-      *) fail "unknown image $each: python or kafka" ;;
-    esac
-  done
-done
+for image in ${*:-$(images)}; do build "$image"; done
