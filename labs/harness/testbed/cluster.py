@@ -23,7 +23,7 @@ import aiohttp
 from labs.harness.links.control import Link, LinkControl
 from labs.harness.testbed.description import ClusterSpec, MemberKind, State
 from labs.harness.testbed.errors import NodeExited, TestbedError, ZygoteDied
-from labs.harness.testbed.readiness import unready
+from labs.harness.testbed.readiness import not_found, unready
 from labs.harness.testbed.waiting import TimedOut, until
 
 __all__ = [
@@ -198,6 +198,10 @@ class Cluster(ABC):
     async def ready(self, within_s: float = 10.0, nodes: Iterable[str] | None = None) -> None:
         """Wait until `nodes` or members (default: all of both) answer that they are ready.
 
+        Where all are waited for, load balancers must have found each of their backends, too. A
+        balancer is ready for users with one of them; a lab that then stops this one, or looks at
+        how requests are shared, would measure who had been first at the start.
+
         Raises:
             NodeExited: one of the cluster's nodes ended by itself.
             TimedOut: the message says which node is not ready, and why.
@@ -208,6 +212,8 @@ class Cluster(ABC):
         async def ask(node: str) -> None:
             reasons[node] = f"{self.state(node)}, has not answered"
             reasons[node] = await self._unready(node)
+            if nodes is None and not reasons[node]:
+                reasons[node] = not_found(await self.status(node) or {})
 
         async def all_ready() -> bool:
             self.check()

@@ -1,0 +1,31 @@
+"""When a cluster is ready: what a node's own word does not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labs.harness.testbed.cluster import TimedOut
+from labs.harness.testbed.local import LocalTestbed
+from labs.harness.testbed.operator import AS_OPERATOR
+from labs.harness.testbed.web import web_cluster
+from tests.harness.testbed.contract import READY_WITHIN_S
+
+
+async def test_a_cluster_waits_until_its_balancer_has_found_every_backend(tmp_path: Path) -> None:
+    """A balancer is ready for users with one backend; an experiment that stops this one next would
+    find nobody behind it."""
+    spec = web_cluster("web", balancers={"front": {}}, replicas=[{}, {}])
+    async with LocalTestbed(tmp_path) as testbed, testbed.cluster(spec) as cluster:
+        await cluster.ready(READY_WITHIN_S)
+        status = await cluster.status("front")
+        assert status
+        assert all(each["available"] for each in status["backends"].values())
+
+        url = f"http://{cluster.direct_address('front')}/admin/backends/web-2"
+        async with cluster.session.patch(url, json={"weight": 0}, headers=AS_OPERATOR) as answer:
+            assert answer.status == 200, await answer.text()
+        await cluster.ready(READY_WITHIN_S, ["front", "web-1", "web-2"])  # each of them by itself
+        with pytest.raises(TimedOut, match="may not ask web-2 yet"):
+            await cluster.ready(0.2)
