@@ -46,10 +46,12 @@ async def test_prometheus_watches_free_play(project: str, monkeypatch: pytest.Mo
             targets = await api.targets()
             rules = await api.rules()
             up = {node: targets.get(node) for node in free_play.NODES}
-            return set(up.values()) == {"up"} and set(rules.values()) == {"ok"}
+            # The list of targets is told before what was scraped of them can be queried.
+            sum_up = await api.value('sum(up{job="nodes"})')
+            alike = set(up.values()) == {"up"} and set(rules.values()) == {"ok"}
+            return alike and sum_up == 5
 
         await until(seen, SEEN_WITHIN_S, "five nodes are up, the rules are evaluated")
-        assert await api.value('sum(up{job="nodes"})') == 5
     (container,) = (each for each in inspect(project) if service(each) == "prometheus")
     host = container["HostConfig"]
     assert container["Config"]["User"] == "65534:65534"

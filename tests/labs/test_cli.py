@@ -14,7 +14,7 @@ VARIABLES = ("ON", "SEED", "REPEAT", "NODES", "NEMESIS", "PREDICT", "FAULTS")
 
 
 def labs(
-    *arguments: str, within_s: float = 120, **environment: str
+    *arguments: str, within_s: float = 600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m labs` with `arguments`, in the repository, as make does."""
     clean = {key: value for key, value in os.environ.items() if key not in VARIABLES}

@@ -13,7 +13,8 @@ from tests.labs.test_partition import verdict_of
 
 pytestmark = pytest.mark.slow
 
-KIND = ("resource", "write", "ok")
+KIND = ("resource", "write")
+DEADLINE_NS = 2_000_000_000  # of a write to the resource (services/resource/client.py)
 FENCE = "No act of a former holder is accepted after one of its successor"
 
 
@@ -31,6 +32,7 @@ def test_the_fence_alone_tells_the_variants_apart(
     """Same faults, same late acts: refused here, accepted there. Consensus holds in both."""
     _, verdict, _ = passed
     fenced, unfenced = verdict["variants"]
+    virtual = verdict["substrate"] == "simulation"
 
     assert all(claim["holds"] for claim in fenced["claims"])
     assert [claim["text"] for claim in unfenced["claims"] if not claim["holds"]] == [FENCE]
@@ -40,7 +42,8 @@ def test_the_fence_alone_tells_the_variants_apart(
         assert figures["late"] == figures["woken"] + figures["slow"]
         assert (figures["waited"], figures["acknowledged"]) == (20, 0)
         assert figures["both_ms"] > 0, "the slow clock made two holders, fence or not"
-        assert 0 < figures["consensus_s"] < figures["lease_s"]
+        # In real time votes may be split once, and the second election ends after the lease.
+        assert 0 < figures["consensus_s"] < (figures["lease_s"] if virtual else 10)
         assert figures["leases"] >= 3
     assert fenced["figures"]["taken"] == 0
     assert unfenced["figures"]["taken"] == unfenced["figures"]["late"]
@@ -78,14 +81,19 @@ def test_the_acts_of_the_history_are_those_that_the_resource_took(
     for variant in verdict["variants"]:
         told = lines(directory / variant["name"] / "r1.events.jsonl")
         taken = {each["request_id"]: each["monotonic_ns"] for each in told if each.get("position")}
-        ops = [each for each in lines(directory / variant["name"] / "history.jsonl")
-               if (each["key"], each["f"], each["type"]) == KIND]  # fmt: skip
+        history = lines(directory / variant["name"] / "history.jsonl")
+        told_of = [each for each in history if (each["key"], each["f"]) == KIND]
+        writes = [each for each in told_of if each["type"] in ("ok", "info")]
+        ops = [each for each in writes if each["type"] == "ok"]
         accepted = {op["value"] for op in ops}
+        # Paused for longer than its deadline between the request and the answer: it does not know.
+        unknown = {op["value"] for op in writes} - accepted
         assert len(accepted) > 40
         assert accepted <= taken.keys()
-        # What was taken at the very end may have been told too late for the history.
-        end_ns = variant["start_ns"] + ops[-1]["time"] - 500_000_000
-        assert {value for value, at_ns in taken.items() if at_ns < end_ns} <= accepted
+        # What was taken at the very end may have been told too late for the history: a worker
+        # tells of an act when it has its answer, or has given it up.
+        end_ns = variant["start_ns"] + ops[-1]["time"] - DEADLINE_NS
+        assert {value for value, at_ns in taken.items() if at_ns < end_ns} <= accepted | unknown
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

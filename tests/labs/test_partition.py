@@ -189,14 +189,23 @@ def wait_until_gone(runner: int) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 @pytest.mark.parametrize("moment", range(4))
 def test_an_interrupted_run_leaves_nothing(how: signal.Signals, moment: int) -> None:
-    """Ctrl-C at any moment, and kill -9 of the runner: no process or temporary file is left."""
+    """Ctrl-C at any moment, and kill -9 of the runner: no process or temporary file is left.
+
+    Moments count from the first that it has started: before, there is nothing to leave, and how
+    long Python takes until then is the machine's.
+    """
     after_s = random.Random(f"{how}{moment}").uniform(0.1, 3.0)
     with start_run() as run:
+        deadline = time.monotonic() + 60
+        while not left_overs(run.pid):
+            assert run.poll() is None, "it ended before it had started anything"
+            assert time.monotonic() < deadline, "it has started nothing"
+            time.sleep(0.02)
         try:
             run.wait(timeout=after_s)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, how)
-        output, _ = run.communicate(timeout=30)
+        output, _ = run.communicate(timeout=60)
     wait_until_gone(run.pid)
     if how == signal.SIGINT and run.returncode != 0:
         assert run.returncode == 130, f"after {after_s:.2f} s: {output.decode()}"

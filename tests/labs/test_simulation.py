@@ -31,7 +31,7 @@ def run_lab(python: str = sys.executable, **settings: str) -> tuple[str, Path, i
         env={**os.environ, "ON": "simulation", **settings},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     shown = re.search(r"Evidence: (\S+)", answer.stdout)
     assert shown, answer.stdout + answer.stderr
