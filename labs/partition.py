@@ -51,7 +51,7 @@ async def split(stage: Stage, clients: RegisterWorkload, plain: Caller, guarded:
         waiting, refusing = plain.watch(), guarded.watch()
         await stage.eventually(lambda: clients.writes("c2", since_ns=cut) >= 20,
                                within_s=5, what="20 writes acknowledged at c2")
-        leads = [node for node in await stage.cluster.primaries() if node in majority]
+        leads = await stage.leading(majority)
         await stage.require(lambda: len(clients.between("c1", cut)) >= 20
                             and len(waiting.failed) >= 3 and len(refusing.refused) >= 10,
                             within_s=10, what=f"operations at c1 ended, calls to {leader} failed")

@@ -6,8 +6,16 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.checkers.seeds import COMMAND
+
+# How long an example takes, or takes to draw, is the machine's: no test is about that. (The rest is
+# hypothesis' own choice: with CI in the environment the same examples each time, else new ones.)
+settings.register_profile(
+    "unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -189,7 +189,7 @@ async def test_a_check_can_look_for_the_leader() -> None:
 
 async def test_a_backend_that_answers_5xx_is_ejected_and_comes_back() -> None:
     """Its health check is fine: only real traffic shows it."""
-    settings = {"health_interval_ms": 20, "outlier_failures": 5, "outlier_ejection_ms": 300}
+    settings = {"health_interval_ms": 20, "outlier_failures": 5, "outlier_ejection_ms": 1_500}
     async with rig(3, **settings) as made:
         made.backends[0].reply = answer(500, b"bug")
         first = Counter([(await made.ask()).status for _ in range(30)])
@@ -202,7 +202,7 @@ async def test_a_backend_that_answers_5xx_is_ejected_and_comes_back() -> None:
 
 async def test_the_breaker_spares_a_backend_that_does_not_answer() -> None:
     """After so many failures it is not even tried; then one probe at a time."""
-    settings = {"breaker_failures": 3, "breaker_open_ms": 200, "outlier_failures": 0,
+    settings = {"breaker_failures": 3, "breaker_open_ms": 1_000, "outlier_failures": 0,
                 "retry_attempts": 1}  # fmt: skip
     async with rig(1, **settings) as made:
         made.backends[0].reply = hang_up

@@ -236,10 +236,10 @@ async def test_deadline() -> None:
     async with servers(n1) as addresses, KvClient(addresses) as client:
         started = asyncio.get_running_loop().time()
         with pytest.raises(DeadlineExceeded):
-            await client.put("a", 1, deadline_ms=80)
+            await client.put("a", 1, deadline_ms=400)
         assert asyncio.get_running_loop().time() - started < 2
 
-    assert 1 <= int(n1.requests[0].headers["X-Deadline-Ms"]) <= 80
+    assert 1 <= int(n1.requests[0].headers["X-Deadline-Ms"]) <= 400
 
 
 async def test_refused_is_definite() -> None:

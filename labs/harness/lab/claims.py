@@ -60,7 +60,7 @@ async def only_the_majority_goes_on(
                            within_s=10, what="20 writes acknowledged at c2")  # fmt: skip
     await stage.eventually(lambda: lacks(stage, late, 20), within_s=10,
                            what=f"20 entries beyond those of {late}")  # fmt: skip
-    leads = [node for node in await stage.cluster.primaries() if node in majority]
+    leads = await stage.leading(majority)
     small, large = clients.between("c1", cut_ns), clients.between("c2", cut_ns)
     accepted, outage_s = sum(op.type == "ok" for op in small), first_after_s(large, cut_ns)
     stage.figures(accepted=accepted, outage_s=outage_s)

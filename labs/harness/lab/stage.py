@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -148,6 +148,17 @@ class Stage:
             return primaries if len(primaries) == 1 else []
 
         return (await self.require(alone, within_s=within_s, what="exactly one node leads"))[0]
+
+    async def leading(self, among: Collection[str], *, within_s: float = 10) -> list[str]:
+        """Which of these nodes lead, once one does; empty when none does in time.
+
+        Not what one look finds: on a busy machine a leader may be too late for it.
+        """
+
+        async def some() -> list[str]:
+            return [node for node in await self.cluster.primaries() if node in among]
+
+        return await self.eventually(some, within_s=within_s, what="one of them leads") or []
 
     async def gave_up(self, node: str, leader: str) -> bool:
         """Does `node` say that it no longer follows `leader`?"""

@@ -243,13 +243,16 @@ class Cluster(ABC):
         answers = await asyncio.gather(*(self.status(node, within_s) for node in self.nodes))
         return dict(zip(self.nodes, answers, strict=True))
 
-    async def health(self, check: str) -> dict[str, int | None]:
-        """Each node's answer to `/health/<check>` ("live", "ready"): the status; None for none."""
+    async def health(self, check: str, within_s: float = 5.0) -> dict[str, int | None]:
+        """Each node's answer to `/health/<check>` ("live", "ready"): the status; None for none.
+
+        Who is asked once may take its time; what is asked again and again has STATUS_WITHIN_S.
+        """
 
         async def ask(node: str) -> int | None:
             try:
                 path = f"/health/{check}"
-                async with self._request("GET", node, path, STATUS_WITHIN_S) as response:
+                async with self._request("GET", node, path, within_s) as response:
                     return response.status
             except (aiohttp.ClientError, TimeoutError, OSError):
                 return None

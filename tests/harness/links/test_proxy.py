@@ -273,9 +273,12 @@ async def test_no_descriptor_is_left() -> None:
         await links.set({C1_N1: None})
         await none_open(links)
     del links, target
-    await asyncio.sleep(0.05)
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+    def open_here() -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    await condition(lambda: open_here() <= before + 1, 10)
 
 
 async def test_a_target_that_speaks_first() -> None:

@@ -44,7 +44,7 @@ async def test_five_nodes_of_the_store_lose_a_leader_and_get_it_back(
         await until(local_value, 10, f"{leader} applies what its log holds")
 
         await cluster.set_clock(leader, offset_ms=5_000)
-        status = await cluster.status(leader)
+        status = await cluster.status(leader, within_s=5)
         assert status
         assert status["clock"]["offset_ms"] >= 5_000
 
@@ -66,7 +66,7 @@ async def test_a_wiped_replica_recovers_before_it_takes_part(tmp_path: Path) -> 
         await cluster.wipe(wiped)
         await cluster.start(wiped)
         await cluster.ready(READY_WITHIN_S)
-        status = await cluster.status(wiped)
+        status = await cluster.status(wiped, within_s=5)
         assert status
         assert (status["role"], status["lives"]) == ("backup", {wiped: 1})
 

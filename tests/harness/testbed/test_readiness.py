@@ -19,7 +19,7 @@ async def test_a_cluster_waits_until_its_balancer_has_found_every_backend(tmp_pa
     spec = web_cluster("web", balancers={"front": {}}, replicas=[{}, {}])
     async with LocalTestbed(tmp_path) as testbed, testbed.cluster(spec) as cluster:
         await cluster.ready(READY_WITHIN_S)
-        status = await cluster.status("front")
+        status = await cluster.status("front", within_s=5)
         assert status
         assert all(each["available"] for each in status["backends"].values())
 
