@@ -34,7 +34,7 @@ class AtANode:
 
     lateness_s = 0.0  # it has no plan to be late against
 
-    def __init__(self, place: str, *, deadline_ms: int = 2_000) -> None:
+    def __init__(self, place: str, *, deadline_ms: int = 10_000) -> None:
         self.place, self.deadline_ms = place, deadline_ms
         self.done = 0
         self._idle: list[int] = []

@@ -34,6 +34,9 @@ from tests.harness.nemesis.helpers import Listing
 from tests.harness.testbed.contract import ECHO, READY_WITHIN_S, get, refuses
 
 KAFKA_READY_WITHIN_S = 60.0
+# Of clients that are to give up, though before a cut they are to be answered: a slow fsync takes
+# its time.
+HURRIED_S = 1.0
 TOPIC = "events"
 
 
@@ -105,7 +108,7 @@ class RedisContract:
 
     async def test_set_and_get_through_a_cut_and_a_heal(self, cluster: Cluster) -> None:
         """Links to a member are cut one by one, as those to a node are."""
-        async with redis_client(cluster, "c1", 0.3) as c1, redis_client(cluster, "c2") as c2:
+        async with redis_client(cluster, "c1", HURRIED_S) as c1, redis_client(cluster, "c2") as c2:
             await c1.set("key", "before")
             await cluster.link_control.set({Link("c1", "redis"): LinkFault("blackhole")})
 
@@ -159,7 +162,7 @@ class RedisContract:
 
     async def test_paused_it_is_silent_and_goes_on(self, cluster: Cluster) -> None:
         """FAULTS.md: pause: "deadline expires"; the request took effect "perhaps later"."""
-        async with redis_client(cluster, "c1", 0.3) as c1, redis_client(cluster, None) as direct:
+        async with redis_client(cluster, "c1", HURRIED_S) as c1, redis_client(cluster, None) as direct:
             await c1.set("key", 1)
             await cluster.pause("redis")
             assert cluster.state("redis") == "paused"
@@ -192,7 +195,7 @@ class RedisContract:
             async with cut as fault:
                 assert await fault.felt(), fault.record
                 assert fault.record.target == "n1 c1 | redis"
-                async with redis_client(cluster, "c1", 0.3) as c1:
+                async with redis_client(cluster, "c1", HURRIED_S) as c1:
                     with pytest.raises(redis.exceptions.TimeoutError):
                         await c1.ping()
                 async with redis_client(cluster, "c2") as c2:
@@ -335,8 +338,11 @@ class KafkaContract:
             await cluster.link_control.set({Link("c2", "kafka"): LinkFault("blackhole")})
             sent = await send(producer, *numbered(10, 10))
             assert not await _received_within(group, 0.5)
-            stats = (await cluster.link_control.stats())[Link("c2", "kafka")]
-            assert stats.request.held > 0, "its requests wait at the cut"
+
+            async def held() -> int:
+                return (await cluster.link_control.stats())[Link("c2", "kafka")].request.held
+
+            await until(held, 30, "its requests wait at the cut")
 
             await cluster.link_control.set({Link("c2", "kafka"): None})
             assert await receive(group, 10) == sent
@@ -366,7 +372,7 @@ class KafkaContract:
             a_producer(cluster, "c1", request_timeout_ms=1000) as cut_off,
             a_producer(cluster, "c2") as other,
         ):
-            await send(cut_off, b"before")
+            await until(lambda: _sends(cut_off, b"before"), 30, "its topic is there")
             await cluster.link_control.set({Link("c1", "kafka"): LinkFault("blackhole")})
             with pytest.raises(KafkaError):
                 await send(cut_off, b"during")
@@ -432,7 +438,7 @@ class DurableKafkaContract(KafkaContract):
             a_producer(cluster, "c1", enable_idempotence=True, request_timeout_ms=1000) as producer,
             a_consumer(cluster, "c2", "g") as group,
         ):
-            await send(producer, b"first")
+            await until(lambda: _sends(producer, b"first"), 30, "its topic is there")
             await cluster.link_control.set({Link("c1", "kafka"): LinkFault("drop", "response")})
             sending = asyncio.create_task(send(producer, b"once"))
             assert await receive(group, 2) == {b"first", b"once"}, "it was written, unanswered"

@@ -41,7 +41,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
         for pid in marked:  # the runner, its zygote: the servers go with them
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        runner.process.wait(10)
+        runner.process.wait(60)
 
 
 def pids_of(runner: Runner) -> list[int]:
@@ -65,7 +65,7 @@ def test_kill_9_of_the_runner(
     flavour = runner.told()["started"]["flavours"]["kafka"]
     assert flavour.startswith("apache" if kafka == "apache_kafka" else "embedded")
     runner.process.kill()
-    runner.process.wait(10)
+    runner.process.wait(60)
 
     assert_gone(runner)
 
@@ -78,7 +78,7 @@ def test_ctrl_c(start: Callable[..., Runner], kafka: str, request: pytest.Fixtur
     runner.wait_for("ready")
     os.killpg(runner.process.pid, signal.SIGINT)
 
-    assert runner.process.wait(10) != 0
+    assert runner.process.wait(60) != 0
     assert_gone(runner)
 
 
@@ -93,7 +93,7 @@ def test_kill_9_while_the_servers_start(
     runner.wait_for("launched")
     time.sleep(random.Random(f"{seed} {moment}").random() * 0.7)
     runner.process.kill()
-    runner.process.wait(10)
+    runner.process.wait(60)
 
     runner.assert_gone()
     assert_gone(runner)
@@ -109,7 +109,7 @@ def test_runner_and_zygote_killed_then_swept(
     zygote = runner.told()["launched"]["zygote"]
     os.kill(zygote, signal.SIGSTOP)  # it must not see the end
     runner.process.kill()
-    runner.process.wait(10)
+    runner.process.wait(60)
     os.kill(zygote, signal.SIGKILL)
     if modules:
         assert len(identify(pids)) == len(pids), "nobody has ended them"
@@ -118,7 +118,7 @@ def test_runner_and_zygote_killed_then_swept(
     another.wait_for("ready")
     eventually(lambda: not identify(pids), GONE_WITHIN_S, runner.left)
     os.killpg(another.process.pid, signal.SIGINT)
-    another.process.wait(10)
+    another.process.wait(60)
     assert_gone(another)
     assert_gone(runner)
 

@@ -282,7 +282,7 @@ async def test_rubbish_in_redis_is_a_miss(bed: Bed) -> None:
 
 async def test_stale_entries_are_found_by_the_audit(bed: Bed) -> None:
     """A write past the cache makes its entry stale; a sample of hits is compared with the store."""
-    cache = await bed.start("c1", audit="1", engine_timeout_ms="50")
+    cache = await bed.start("c1", audit="1", engine_timeout_ms="500")
     await bed.put("a", "old", "n1")
     await bed.get("a")
     await bed.put("a", "new", "n1")

@@ -94,7 +94,7 @@ async def test_poison_is_put_aside_at_once_and_its_key_goes_on(bed: Bed) -> None
 async def test_what_fails_by_its_own_fault_is_tried_again_and_then_put_aside(bed: Bed) -> None:
     """A total may not fall below zero. Credited meanwhile, the second attempt succeeds; else it is
     a dead letter after the last one."""
-    await bed.start("c1", attempts="4", backoff_ms="100")
+    await bed.start("c1", attempts="4", backoff_ms="300")
     await bed.send(-5, "poor", "never")
     await bed.send(-5, "late", "mended")
     await bed.redis.incrby("workers:total:late", 5)
@@ -221,6 +221,8 @@ async def test_the_outbox_sends_what_was_ordered_while_the_broker_was_away(
     await bed.start("p1", sink="none", publish="outbox")
 
     assert await bed.logged(2) == ["first", "next"]
+    # What is sent takes effect, maybe before the relay has been told that it is sent.
+    await until(lambda: bed.services["p1"].details()["outbox"] == 0, WITHIN_S)
     assert await bed.redis.llen("outbox:p1") == 0
     assert await bed.redis.get("order:first") == b"1"
 
