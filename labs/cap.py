@@ -57,11 +57,12 @@ async def at_a_distance(stage: Stage, clients: NeighbourWorkload, available: boo
             lambda: min(clients.answered(node, since, "write") for node in clients.beside) >= 5,
             within_s=20, what="5 writes beside each node")
         writes = [each.took_ms for each in clients.since(since, f="write") if each.answered]
-    soon, median, trip = percentile(writes, 10), percentile(writes, 50), 2 * ONE_WAY_MS
+    # What a busy machine adds is no wait for a node: the quickest one tells.
+    least, median, trip = min(writes), percentile(writes, 50), 2 * ONE_WAY_MS
     stage.figures(write_ms=median)
     waits = "for no other node" if available else "for a round trip between nodes"
-    stage.claim(f"Without a fault a write waits {waits}", (soon < trip) == available,
-                f"a tenth of {len(writes)} writes took at most {soon:.1f} ms, the median "
+    stage.claim(f"Without a fault a write waits {waits}", (least < 0.95 * trip) == available,
+                f"the quickest of {len(writes)} writes took {least:.1f} ms, the median "
                 f"{median:.1f} ms; a round trip {trip:g} ms")
 
 

@@ -162,7 +162,10 @@ class RedisContract:
 
     async def test_paused_it_is_silent_and_goes_on(self, cluster: Cluster) -> None:
         """FAULTS.md: pause: "deadline expires"; the request took effect "perhaps later"."""
-        async with redis_client(cluster, "c1", HURRIED_S) as c1, redis_client(cluster, None) as direct:
+        async with (
+            redis_client(cluster, "c1", HURRIED_S) as c1,
+            redis_client(cluster, None) as direct,
+        ):
             await c1.set("key", 1)
             await cluster.pause("redis")
             assert cluster.state("redis") == "paused"
