@@ -112,7 +112,7 @@ def test_process() -> None:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

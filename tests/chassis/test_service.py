@@ -206,7 +206,7 @@ def test_a_signal_ends_the_process(number: signal.Signals, tmp_path: Path) -> No
         assert json.loads(process.stderr.readline())["event"] == "started"
         process.send_signal(number)
         assert json.loads(process.stderr.readline())["event"] == "stopped"
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_bad_configuration_is_one_line(tmp_path: Path) -> None:

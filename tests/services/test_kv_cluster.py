@@ -273,12 +273,12 @@ async def test_process_stops_gracefully(tmp_path: Path) -> None:
         try:
             await put_within(client, "a", 1)
             process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
             process = start_process(tmp_path, port)
             await put_within(client, "b", 2)
             assert (await client.get("a")).value == 1
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             stderr = process.communicate()[1]
@@ -310,7 +310,7 @@ async def test_process_refuses_to_start(tmp_path: Path) -> None:
         try:
             await put_within(client, "a", 1)
             second = start_process(tmp_path, free_port())
-            said = (await asyncio.to_thread(second.communicate, timeout=15))[1]
+            said = (await asyncio.to_thread(second.communicate, timeout=60))[1]
             assert second.returncode == 74
             assert said.count("\n") == 1
             assert "another process uses this directory" in said
@@ -322,7 +322,7 @@ async def test_process_refuses_to_start(tmp_path: Path) -> None:
     data[5] ^= 1
     wal.write_bytes(data)
     third = start_process(tmp_path, port)
-    said = (await asyncio.to_thread(third.communicate, timeout=15))[1]
+    said = (await asyncio.to_thread(third.communicate, timeout=60))[1]
     assert third.returncode == 74
     assert "damaged at offset 0" in said
     with socket.socket() as taken:
@@ -330,6 +330,6 @@ async def test_process_refuses_to_start(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         fourth = start_process(tmp_path / "other", port)
-        said = (await asyncio.to_thread(fourth.communicate, timeout=15))[1]
+        said = (await asyncio.to_thread(fourth.communicate, timeout=60))[1]
     assert fourth.returncode == 71
     assert "cannot start" in said

@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         assert answer.stdout.strip() == str(here), f"PYTHONHASHSEED={hash_seed}"

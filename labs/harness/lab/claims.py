@@ -57,8 +57,8 @@ async def only_the_majority_goes_on(
     `outage_s` (until a write at c2).
     """
     await stage.eventually(lambda: clients.writes("c2", since_ns=cut_ns) >= 20,
-                           within_s=10, what="20 writes acknowledged at c2")  # fmt: skip
-    await stage.eventually(lambda: lacks(stage, late, 20), within_s=10,
+                           within_s=20, what="20 writes acknowledged at c2")  # fmt: skip
+    await stage.eventually(lambda: lacks(stage, late, 20), within_s=20,
                            what=f"20 entries beyond those of {late}")  # fmt: skip
     leads = await stage.leading(majority)
     small, large = clients.between("c1", cut_ns), clients.between("c2", cut_ns)

@@ -37,12 +37,12 @@ async def what_it_costs(stage: Stage, alone: OneAtATime, *, one_way_ms: float) -
     async def some(f: Literal["write", "read"], count: int) -> list[Done]:
         alone.f, since = f, stage.now_ns()
         await stage.require(lambda: len(alone.acknowledged(f, since_ns=since)) >= count,
-                            within_s=10, what=f"{count} times a {f}")  # fmt: skip
+                            within_s=20, what=f"{count} times a {f}")  # fmt: skip
         return alone.acknowledged(f, since_ns=since)
 
     leader = await stage.primary()
     goal = max(await applied(stage)) + 1
-    await stage.require(lambda: level(stage, goal), within_s=10, what="all nodes take part")
+    await stage.require(lambda: level(stage, goal), within_s=20, what="all nodes take part")
     quick = {"write": await some("write", 15), "read": await some("read", 15)}
     links = [link for link in stage.cluster.links
              if leader in link and link.src in stage.cluster.nodes]  # fmt: skip

@@ -140,7 +140,7 @@ class Stage:
         except TimedOut as timed_out:
             raise InvalidRun(str(timed_out)) from timed_out
 
-    async def primary(self, *, within_s: float = 10) -> str:
+    async def primary(self, *, within_s: float = 30) -> str:
         """The one node that leads, once there is exactly one and it is ready for writes."""
 
         async def alone() -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labs.harness.nemesis.plane import LinkPlane
 
 CLOCK_TOLERANCE_MS = 5.0
-CLOCK_WITHIN_S = 2.0
+CLOCK_WITHIN_S = 10.0
 
 
 class Feeling(NamedTuple):

@@ -273,7 +273,7 @@ class Cluster(ABC):
         """
         setting = {"offset_ms": offset_ms, "rate": rate}
         try:
-            async with self._request("POST", node, "/admin/clock", 2.0, setting) as response:
+            async with self._request("POST", node, "/admin/clock", 10.0, setting) as response:
                 if response.status != 200:
                     said = await response.text()
                     raise TestbedError(f"{node} refused the clock {setting}: {said[:300]}")
