@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.remote.webelement import WebElement
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 T = TypeVar("T")
 PICTURES = Path(__file__).resolve().parents[2] / "runs" / "browser"
 WITHIN_S = 30.0
+
+
+@retry(retry=retry_if_exception_type(WebDriverException), stop=stop_after_attempt(3), reraise=True)
+def _start(options: webdriver.ChromeOptions) -> webdriver.Chrome:
+    """On a busy machine a browser may give up its start. It is no part of what is tested."""
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
 
 
 class Page:
@@ -33,8 +41,7 @@ class Page:
         for flag in flags:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        service = Service(shutil.which("chromedriver"))
-        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver = _start(options)
 
     def quit(self) -> None:
         self.driver.quit()

@@ -33,7 +33,7 @@ class Bed:
             "CACHE_LISTEN": "127.0.0.1:0",
             "CACHE_PEERS": f"n1={self.store.addresses['n1']}",
             # A stall of the machine is no engine's silence, after which the store would be asked.
-            "CACHE_ENGINE_TIMEOUT_MS": "2000",
+            "CACHE_ENGINE_TIMEOUT_MS": "1000",
             "CACHE_TELEMETRY": str(self.store.directory / f"{name}.jsonl"),
             **{
                 f"MEMBER_{name.upper().replace('-', '_')}": str(server.address)

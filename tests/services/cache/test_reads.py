@@ -299,7 +299,8 @@ async def test_memcached_behind_the_same_service(
 ) -> None:
     """Hits, the stale-set race and its cure, killed and back: as with Redis."""
     async with a_bed(tmp_path, kind="memcached") as bed:
-        settings = {"engine": "memcached", "encoding": "protobuf", "guard": guard, "open_ms": "100"}
+        settings = {"engine": "memcached", "encoding": "protobuf", "guard": guard,
+                    "open_ms": "100", "engine_timeout_ms": "500"}  # fmt: skip
         slow = await bed.start("c1", **settings)
         await bed.start("c2", **settings)
         await bed.put("a", "old", "n1")
