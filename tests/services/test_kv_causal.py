@@ -45,9 +45,9 @@ async def test_a_session_that_moves_waits_until_the_node_has_what_it_has_seen(
         let_through = hold_back(made, "n2", "n1")
         await session.put("a", 1, node="n1")
         with pytest.raises(Unavailable, match="seen"):
-            await session.get("a", node="n2", deadline_ms=200)
+            await session.get("a", node="n2", deadline_ms=1_000)
         with pytest.raises(Unavailable, match="nothing happened"):
-            await session.put("a", 2, node="n2", deadline_ms=200)
+            await session.put("a", 2, node="n2", deadline_ms=1_000)
         with pytest.raises(NotFound):
             await KvSession(client, read="eventual").get("a", node="n2")
         let_through()
@@ -173,7 +173,7 @@ async def test_a_sequential_session_never_goes_back_in_the_log(
         let_through = cut_off(made, behind)
         await session.put("a", 2, node=leader)
         with pytest.raises(Unavailable, match="behind"):
-            await session.get("a", node=behind, deadline_ms=200)
+            await session.get("a", node=behind, deadline_ms=1_000)
         new = KvSession(client, read="sequential")
         assert (await new.get("a", node=behind)).value == 1
         assert (await new.get("a", node=leader)).value == 2

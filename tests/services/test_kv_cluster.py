@@ -85,7 +85,7 @@ async def test_graceful_stop(three: Cluster) -> None:
     """A stopping node accepts no more, and answers what it is working on."""
     leader = await three.leader()
     await three.stop(*[node for node in three.addresses if node != leader])
-    write = asyncio.create_task(put(three, leader, "a", 1, **{"X-Deadline-Ms": "400"}))
+    write = asyncio.create_task(put(three, leader, "a", 1, **{"X-Deadline-Ms": "1000"}))
     node = three.nodes[leader]
     await until(lambda: node.driver.status()["last_index"] > node.driver.applied_index)
     stopping = asyncio.create_task(three.stop(leader))
