@@ -16,12 +16,25 @@ pytestmark = pytest.mark.slow
 
 OPERATIONS = 100_000
 ROOT = Path(__file__).resolve().parents[2]
+# Both budgets are in seconds of a machine that needs so many for a yardstick. That is measured
+# beside what is judged: neighbours who share caches and clock make both slower.
+PYTHON_YARD_S = 0.20
+PAGE_YARD_S = 0.10
 BUILD = """
 import json, pathlib, sys, time
+
+def yard():
+    began = time.process_time()
+    for _ in range(8):
+        json.loads(json.dumps([{"number": n, "text": str(n)} for n in range(20_000)]))
+    return time.process_time() - began
+
+before = yard()
 from labs.harness.report.load import load_run
 from labs.harness.report.write import write
 write(load_run(pathlib.Path(sys.argv[1])))
-print(json.dumps({"cpu_s": time.process_time()}))
+took = time.process_time() - before
+print(json.dumps({"cpu_s": took, "yard_s": (before + yard()) / 2}))
 """
 
 
@@ -43,13 +56,14 @@ def test_it_is_built_within_five_seconds(large: Path) -> None:
     """
     answer = subprocess.run(
         [sys.executable, "-c", BUILD, str(large)],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
-    took = json.loads(answer.stdout)["cpu_s"]
+    told = json.loads(answer.stdout)
+    took, slower = told["cpu_s"], max(1.0, told["yard_s"] / PYTHON_YARD_S)
     size = (large / "report.html").stat().st_size
-    print(f"{OPERATIONS} operations: {took:.1f} s of CPU, {size / 1e6:.1f} MB")
+    print(f"{OPERATIONS} operations: {took:.1f} s of CPU, {size / 1e6:.1f} MB; {told}")
 
-    assert took <= 5
+    assert took <= 5 * slower
     assert size <= 3_000_000
 
 
@@ -67,13 +81,23 @@ def test_it_says_what_it_leaves_out_and_pans(page: Page, large: Path) -> None:
     )
     assert asked == OPERATIONS
     before = page.cpu_s()
+    page.run(YARD)
+    begun = page.cpu_s()
     page.driver.execute_async_script(PAN, STEPS)
-    step_ms = (page.cpu_s() - before) / STEPS * 1000
-    print(f"a step of the time axis, all pictures drawn anew: {step_ms:.0f} ms")
+    panned = page.cpu_s()
+    page.run(YARD)
+    step_ms = (panned - begun) / STEPS * 1000
+    yard_s = (begun - before + page.cpu_s() - panned) / 2
+    print(f"a step of the time axis, all drawn anew: {step_ms:.0f} ms; yard {yard_s:.3f} s")
 
-    assert step_ms <= 100
+    assert step_ms <= 100 * max(1.0, yard_s / PAGE_YARD_S)
 
 
+YARD = """
+for (let round = 0; round < 40; round++) {
+  Array.from({length: 20000}, (_, at) => (at * 7919) % 20011).sort((a, b) => a - b);
+}
+"""
 STEPS = 40
 PAN = """
 const [steps, done] = arguments;
