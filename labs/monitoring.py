@@ -52,7 +52,7 @@ async def scenario(stage: Stage) -> None:
         early = await alarm.fired(began)
         stage.claim("While all is well no alert fires", not early, slo.in_words(early, began))
         if "Naive" in await alarm.rules():
-            await blip_and_leak(stage, alarm, users, leader)
+            await blip_and_leak(stage, alarm, users, await stage.primary())
         await outage(stage, alarm, users)
         await slo.keep(stage, alarm, began)
 

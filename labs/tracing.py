@@ -32,7 +32,6 @@ async def scenario(stage: Stage) -> None:
     await stage.cluster.ready(within_s=20)
     await fill_shelves(stage.cluster, "inventory")
     orders = OrderWorkload("c1", seed=stage.seed, rate_per_s=20)
-    hidden, links = hide(stage, await stage.primary())
 
     def slow(since_ns: int) -> int:
         return sum(each.ms > SLOW_MS for each in orders.since(since_ns))
@@ -40,6 +39,7 @@ async def scenario(stage: Stage) -> None:
     async with stage.running(orders):
         await stage.require(lambda: len(orders.ended) >= 40 and orders.slow_lately(SLOW_MS) < 0.25,
                             within_s=30, what="40 orders, hardly any of the last ones slow")
+        hidden, links = hide(stage, await stage.primary())
         delay = stage.nemesis.delay(links, time_ms=DELAY_MS)
         async with stage.fault(delay, "something behind the balancer is slow now") as hit:
             await stage.require(lambda: slow(hit) >= 12, within_s=20, what="12 slow orders")
