@@ -107,9 +107,10 @@ class Run:
 def shown(value: Any, most: int = VALUE_SHOWN) -> str:
     """A value as text for a reader: control characters spelled out, at most so many letters."""
     text = value if isinstance(value, str) else _plain(value)
-    text = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    if not text.isprintable():  # hardly ever, and there are a million texts in a report
+        text = "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+        )
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
