@@ -112,7 +112,7 @@ class Exchange:
             self.deadline = now + budget_ms / 1000
         if proxy.backends.policy.hashes:
             self._key = proxy.hash_key(head, self.client)
-        if proxy.line:
+        if proxy.line.waiting:
             proxy.line.advance()  # what has changed may have made room: for those before it first
         self._attempt(now)
 
@@ -266,7 +266,7 @@ class Exchange:
         assert answer is not None
         status = answer.status
         backend.in_flight -= 1
-        if self.proxy.line:
+        if self.proxy.line.waiting:
             self.proxy.line.place_freed()
         if backend.clean and status < 500 and self.admitted:
             backend.answers[status // 100] += 1  # nothing to be judged: most answers

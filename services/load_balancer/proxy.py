@@ -74,8 +74,12 @@ class Proxy:
             now=self.loop.time,
         )
         self.line = WaitingLine(
-            self.loop, wait_s=config.backend_wait_ms / 1000, length_max=config.backend_waiting_max
+            self.loop,
+            wait_s=config.backend_wait_ms / 1000,
+            length_max=config.backend_waiting_max,
+            next_change=self.backends.next_change,
         )
+        self.backends.told = self.line.place_freed
         self.clients: dict[Downstream, None] = {}  # in the order they came
         self.draining = False
         self.port = 0
