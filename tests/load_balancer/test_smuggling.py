@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from services.chassis.errors import BadRequest
 from services.load_balancer.framing import (
+    _RESPONSE_SPECIAL,
+    _SPECIAL,
+    _USUAL,
     FIELDS_MAX,
     HEAD_BYTES_MAX,
     Framing,
@@ -277,3 +280,10 @@ def test_an_informational_answer_and_204_have_no_length() -> None:
         head = read_response(status, True, [(b"Content-Length", b"0")], b"GET")
         assert head.fields == b""
         assert head.framing is Framing.NONE
+
+
+def test_what_is_usual_is_nothing_special() -> None:
+    """A name that is passed on unseen must not be one that says where a body ends, or of ours."""
+    for name in _USUAL:
+        assert name.lower() not in _SPECIAL | _RESPONSE_SPECIAL
+        assert b"_" not in name
