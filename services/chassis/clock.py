@@ -34,7 +34,8 @@ class Clock:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._true_wall = wall
-        self._true_monotonic = monotonic
+        # `true_monotonic_ns` in seconds: the source itself, for a balancer asks at every request.
+        self.true_monotonic = monotonic
         self._rate = 1.0
         # Both readings are lines through an anchor, moved whenever the rate changes, so that a
         # change of rate never makes time jump: `reading = value + (true - anchor) * rate`.
@@ -49,7 +50,7 @@ class Clock:
 
     def monotonic(self) -> float:
         """Seconds, never backwards; its zero means nothing."""
-        since = self._true_monotonic() - self._anchor
+        since = self.true_monotonic() - self._anchor
         return self._monotonic_at_anchor + since * self._rate
 
     def wall(self) -> float:
@@ -58,7 +59,7 @@ class Clock:
 
     def offset_s(self) -> float:
         """How far the wall clock is ahead of the machine's, by bumps and drift together."""
-        since = self._true_monotonic() - self._anchor
+        since = self.true_monotonic() - self._anchor
         return self._wall_ahead_at_anchor + since * (self._rate - 1.0)
 
     def set(self, *, offset_ms: float | None = None, rate: float | None = None) -> None:
@@ -71,7 +72,7 @@ class Clock:
             raise ValueError(f"rate must be from {RATE_MIN} to {RATE_MAX}, not {rate}")
         if offset_ms is not None and not abs(offset_ms) <= OFFSET_LIMIT_MS:
             raise ValueError(f"offset_ms must be within ±{OFFSET_LIMIT_MS}, not {offset_ms}")
-        now = self._true_monotonic()
+        now = self.true_monotonic()
         self._monotonic_at_anchor += (now - self._anchor) * self._rate
         self._wall_ahead_at_anchor += (now - self._anchor) * (self._rate - 1.0)
         self._anchor = now
@@ -86,11 +87,7 @@ class Clock:
         A report lines up the events of all nodes and clients of one machine by it; it would show
         effects before causes if a drifting node stamped its events with its own time.
         """
-        return int(self._true_monotonic() * 1e9)
-
-    def true_monotonic(self) -> float:
-        """`true_monotonic_ns` in seconds."""
-        return self._true_monotonic()
+        return int(self.true_monotonic() * 1e9)
 
     def status(self) -> dict[str, float]:
         """For `/status`."""

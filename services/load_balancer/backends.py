@@ -9,7 +9,7 @@ grows) has written down when.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from services.chassis.config import Address
@@ -87,11 +87,19 @@ class Backend:
             upstream.close()
 
 
+def _nobody() -> None:
+    """Nobody is to be told."""
+
+
 class Backends:
-    """All of them. `now` is seconds on the event loop's clock."""
+    """All of them. `now` is seconds on the event loop's clock.
+
+    `told` is called whenever who may be asked may have changed: somebody may wait for that.
+    """
 
     def __init__(self, config: BalancerConfig, policy: Policy) -> None:
         self._config = config
+        self.told: Callable[[], None] = _nobody
         self.policy = policy
         self.checked = config.health_interval_ms > 0
         self.outliers = OutlierDetector(
@@ -154,6 +162,11 @@ class Backends:
     def changed(self) -> None:
         """What was known of who may be asked holds no longer."""
         self._good_until = -FOREVER
+        self.told()
+
+    def next_change(self) -> float:
+        """When who may be asked changes by time alone, as the last look at it found."""
+        return self._good_until
 
     def available(self, now: float) -> list[Backend]:
         """Who may be asked."""

@@ -59,6 +59,7 @@ class Downstream(asyncio.Protocol):
         "_timer",
         "address",
         "address_bytes",
+        "on_url",
         "transport",
     )
 
@@ -66,7 +67,8 @@ class Downstream(asyncio.Protocol):
         self._proxy = proxy
         self._timer = Timer(proxy.loop, self._timed_out)
         self._parser: HttpRequestParser | None = None
-        self._target = b""
+        self._target: list[bytes] = []  # pieces
+        self.on_url = self._target.append  # of the parser's callbacks; see `Upstream`
         self._fields: Fields = []
         self._silent = 0  # bytes since anything came of them: an endless head, or trailer
         self._head_since: float | None = None  # when the first byte of an unfinished head came
@@ -193,9 +195,6 @@ class Downstream(asyncio.Protocol):
 
     # ------------------------------------------------------------------ httptools
 
-    def on_url(self, data: bytes) -> None:
-        self._target += data
-
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields.append((name, value))  # trailers come here, too, and are dropped
 
@@ -207,8 +206,10 @@ class Downstream(asyncio.Protocol):
         if len(self._queue) >= PIPELINED_MAX:
             raise TooManyRequests(f"{PIPELINED_MAX} pipelined requests wait already")
         version = parser.get_http_version()
-        head = read_request(parser.get_method(), self._target, version, self._fields)
-        self._fields, self._target = [], b""
+        target = self._target[0] if len(self._target) == 1 else b"".join(self._target)
+        head = read_request(parser.get_method(), target, version, self._fields)
+        self._fields = []
+        self._target.clear()
         exchange = Exchange(self._proxy, self, head)
         self._queue.append(exchange)
         self._body_of = None if exchange.body.complete else exchange
@@ -250,7 +251,7 @@ class Downstream(asyncio.Protocol):
         self._next()
         self.reading_changed()
 
-    def exchange_done(self, *, keep: bool) -> None:
+    def exchange_done(self, keep: bool, now: float) -> None:
         """The current request is answered; `keep`: the connection may be used for another."""
         if self._current is None:
             return  # the connection is gone already
@@ -264,10 +265,10 @@ class Downstream(asyncio.Protocol):
             # Not here: a row of requests that are refused at once would be a deep recursion.
             self._proxy.loop.call_soon(self._next_in_turn)
         elif self._fields or self._target or self._silent:
-            self._head_since = self._proxy.loop.time()  # a part of the next one is here already
+            self._head_since = now  # a part of the next one is here already
             self.reading_changed()
         else:
-            self._timer.set(self._proxy.loop.time() + self._proxy.times.keepalive_s)
+            self._timer.set(now + self._proxy.times.keepalive_s)
             if self._reading_paused:
                 self.reading_changed()
 

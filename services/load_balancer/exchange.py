@@ -54,6 +54,13 @@ class Exchange:
     Times: `began` on the clock of telemetry, `deadline` on the event loop's, seconds.
     """
 
+    continued = False  # the client has been told to go on with its body
+    _connecting: asyncio.Task[None] | None = None
+    _retry: asyncio.TimerHandle | None = None
+    _attempt_at = 0.0  # event loop's clock
+    _chunked: bool  # is the answer passed on in chunks? Known once there is one, as is the next
+    _keep: bool  # may the client send another request after it?
+
     def __init__(
         self,
         proxy: Proxy,
@@ -61,7 +68,8 @@ class Exchange:
         head: RequestHead | None,
         error: ServiceError | None = None,
     ) -> None:
-        # All assigned: 4 ns each. A default of the class would cost 18 ns at every reading of it.
+        # Assigned: 4 ns each. A default of the class costs 18 ns at every reading of it: above are
+        # those that few requests read.
         self.proxy, self.client = proxy, client
         self.head, self.error = head, error
         self.method = head.method if head is not None else b""
@@ -71,16 +79,11 @@ class Exchange:
         self.attempts = self.answer_bytes = 0
         self.deadline: float | None = None
         self.admitted = self.finished = False
-        self.continued = False  # the client has been told to go on with its body
         self.backend: Backend | None = None
         self.upstream: Upstream | None = None
         self.answer: ResponseHead | None = None  # once there is one, it is being passed on
-        self._chunked = False  # is it passed on in chunks?
         self._key = ""
-        self._attempt_at = 0.0  # event loop's clock
         self._began_attempt = self.began  # telemetry's clock
-        self._connecting: asyncio.Task[None] | None = None
-        self._retry: asyncio.TimerHandle | None = None
         self.body = NO_BODY
         if head is not None and head.framing:
             self.body = RequestBody(head.framing, proxy.config.retry_body_bytes)
@@ -112,7 +115,7 @@ class Exchange:
             self.deadline = now + budget_ms / 1000
         if proxy.backends.policy.hashes:
             self._key = proxy.hash_key(head, self.client)
-        if proxy.line:
+        if proxy.line.waiting:
             proxy.line.advance()  # what has changed may have made room: for those before it first
         self._attempt(now)
 
@@ -143,7 +146,7 @@ class Exchange:
 
     def _attempt(self, now: float) -> None:
         try:
-            backend = self.choose(now)
+            backend = self.proxy.backends.choose(self._key, now, self.tried)
         except ServiceError as exc:
             self._began_attempt = 0.0  # it begins after a wait in line, which is not the backend's
             if not (isinstance(exc, Overloaded) and self.proxy.line.join(self)):
@@ -193,23 +196,24 @@ class Exchange:
             left_ms = max(1, int((self.deadline - now) * 1000))
         first = heads.request_head(
             head,
-            host=backend.host,
-            client=self.client.address_bytes,
-            via=self.proxy.via,
-            identity=self.identity.lines,
-            deadline_ms=left_ms,
-            expect=head.expects_continue and not self.continued and not self.body.received,
+            backend.host,
+            self.client.address_bytes,
+            self.proxy.via,
+            self.identity.lines,
+            left_ms,
+            head.expects_continue and not self.continued and not self.body.received,
         )
         if head.framing:
             self.body.rewind()
             first += self.body.take()
-        upstream.begin(self, first, now, whole=self.body.sent)
-        if not self.body.sent:
+        whole = self.body.sent
+        upstream.begin(self, first, now, whole)
+        if not whole:
             self.client.reading_changed()
 
     # ------------------------------------------------------------------ the answer
 
-    def answered(self, upstream: Upstream) -> None:
+    def answered(self, upstream: Upstream, now: float) -> None:
         """Something of the answer has come: pass it on."""
         out: list[bytes] = []
         if upstream.interims:
@@ -221,7 +225,7 @@ class Exchange:
                 status = head.status
                 if status in RETRIED_STATUSES and self._try_again(sent=status != MISDIRECTED):
                     return
-                self._begin_answer(head, out)
+                out.append(self._begin_answer(head, now))
             pieces = upstream.pieces
             if pieces:
                 data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -232,50 +236,37 @@ class Exchange:
                 out.append(LAST_CHUNK)
         self.client.write(b"".join(out))
         if complete:
-            self._complete(upstream)
+            self._complete(upstream, now)
 
-    def _begin_answer(self, answer: ResponseHead, out: list[bytes]) -> None:
+    def _begin_answer(self, answer: ResponseHead, now: float) -> bytes:
         head, backend = self.head, self.backend
         assert head is not None
         assert backend is not None
         self.answer = answer
+        old, unframed = head.old, answer.framing >= _CHUNKED
         # HTTP/1.0 knows no chunks: there the connection's end is the body's.
-        self._chunked = answer.framing >= _CHUNKED and not head.old
-        backend.latency.observe(self.proxy.now() - self._began_attempt, self.proxy.loop.time())
-        out.append(
-            heads.answer_head(
-                answer,
-                old=head.old,
-                keep=self._keeps_connection(),
-                served_by=backend.served_by,
-                identity=self.identity.lines,
-            )
-        )
+        self._chunked = unframed and not old
+        self._keep = keep = head.keep_alive and not self.proxy.draining and not (old and unframed)
+        backend.latency.observe(self.proxy.now() - self._began_attempt, now)
+        return heads.answer_head(answer, old, keep, backend.served_by, self.identity.lines)
 
-    def _keeps_connection(self) -> bool:
-        """May the client send another request after this answer?"""
-        head, answer = self.head, self.answer
-        if head is None or not head.keep_alive or self.proxy.draining:
-            return False
-        ends_by_close = head.old and answer is not None and answer.framing >= _CHUNKED
-        return not ends_by_close
-
-    def _complete(self, upstream: Upstream) -> None:
-        backend, answer = self.backend, self.answer
+    def _complete(self, upstream: Upstream, now: float) -> None:
+        backend, answer, proxy = self.backend, self.answer, self.proxy
         assert backend is not None
         assert answer is not None
         status = answer.status
         backend.in_flight -= 1
-        if self.proxy.line:
-            self.proxy.line.place_freed()
-        if backend.clean and status < 500 and self.admitted:
-            backend.answers[status // 100] += 1  # nothing to be judged: most answers
-        elif self.admitted:
-            self.proxy.backends.answered(backend, status, self.proxy.loop.time())
+        if proxy.line.waiting:
+            proxy.line.place_freed()
+        if self.admitted:
+            if backend.clean and status < 500:
+                backend.answers[status // 100] += 1  # nothing to be judged: most answers
+            else:
+                proxy.backends.answered(backend, status, now)
         self.upstream = None
-        upstream.release()
+        upstream.release(now)
         self._finish(status, "ok" if status < 500 else "backend-error")
-        self.client.exchange_done(keep=self.body.complete and self._keeps_connection())
+        self.client.exchange_done(self._keep and self.body.complete and not proxy.draining, now)
 
     # ------------------------------------------------------------------ what goes wrong
 
@@ -336,7 +327,7 @@ class Exchange:
             self._connecting = None
         self.upstream = None
         if upstream is not None and upstream.complete:
-            upstream.release()
+            upstream.release(self.proxy.loop.time())
         elif upstream is not None:
             upstream.abort()
         if backend is None:
@@ -385,16 +376,18 @@ class Exchange:
         if isinstance(error, Unavailable):
             error = self.error or error  # what went wrong first says more; it may have happened
         self._drop(blame=False)
-        keep = self.body.complete and self._keeps_connection()
+        keep = self.body.complete and not self.proxy.draining
+        keep = keep and self.head is not None and self.head.keep_alive
         with_body = self.method != b"HEAD"
         data = heads.problem(error, self.identity.lines, keep=keep, with_body=with_body)
         self._finish(error.status, error.slug)
         self.client.write(data)
-        self.client.exchange_done(keep=keep)
+        self.client.exchange_done(keep, self.proxy.loop.time())
 
     def _finish(self, status: int, outcome: str) -> None:
         assert not self.finished
         self.finished = True
+        proxy = self.proxy
         if self.admitted:
-            self.proxy.admission.end()
-        self.proxy.tell(self, status, outcome)
+            proxy.admission.end()
+        proxy.tell(self, status, outcome, proxy.now())

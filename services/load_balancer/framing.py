@@ -43,6 +43,16 @@ _NEVER_AN_OPTION = frozenset((b"host", b"content-length", b"transfer-encoding"))
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))  # RFC 9110, 9.2.2
 _WITHOUT_BODY = frozenset((204, 304))
 _PLAIN_CONNECTION = frozenset((b"close", b"keep-alive", b""))
+# Names that nothing here looks at, as they are spelled nearly always: known without a copy in lower
+# case. Whatever is not among them is looked at.
+_USUAL = frozenset(
+    b"Accept Accept-Encoding Accept-Language Accept-Ranges Age Allow Authorization Cache-Control "
+    b"Content-Encoding Content-Language Content-Range Content-Type Cookie Date ETag Expires "
+    b"If-Match If-Modified-Since If-None-Match If-Range Last-Modified Location Origin Pragma Range "
+    b"Referer Retry-After Server Set-Cookie User-Agent Vary Via WWW-Authenticate accept "
+    b"accept-encoding accept-language cache-control content-type cookie date etag server "
+    b"user-agent Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Upgrade-Insecure-Requests".split()
+)
 
 # Visible ASCII without '#': a fragment is never sent.
 _OF_TARGETS = bytes(each for each in range(ord("!"), ord("~") + 1) if each != ord("#"))
@@ -76,6 +86,12 @@ class RequestHead:
     that is absolute.
     """
 
+    __slots__ = (
+        "deadline_ms", "expects_continue", "fields", "forwarded_for", "framing", "host",
+        "idempotent", "keep_alive", "length", "method", "old", "request_id", "target",
+        "traceparent",
+    )  # fmt: skip
+
     def __init__(self, method: bytes, target: bytes) -> None:
         self.method = method
         self.target = target
@@ -84,9 +100,10 @@ class RequestHead:
         self.length = 0
         self.keep_alive = True
         self.old = self.expects_continue = self.idempotent = False  # old: HTTP/1.0
-        self.deadline_ms: int | None = None
-        self.request_id: bytes | None = None
-        self.traceparent: bytes | None = None
+        self.deadline_ms: int | None
+        self.request_id: bytes | None
+        self.traceparent: bytes | None
+        self.deadline_ms = self.request_id = self.traceparent = None
 
     @property
     def path(self) -> bytes:
@@ -96,6 +113,8 @@ class RequestHead:
 
 class ResponseHead:
     """An answer that may be passed on. `reusable`: the backend keeps the connection."""
+
+    __slots__ = ("fields", "framing", "length", "reusable", "status")
 
     def __init__(self, status: int, reusable: bool) -> None:
         self.status = status
@@ -121,33 +140,13 @@ def read_request(method: bytes, target: bytes, version: str, fields: Fields) -> 
         raise MethodNotAllowed(f"{method.decode()} is not passed on", allow=allow)
     if version == "1.0":
         head.old = True
-    host, special, head.fields = _sort(fields)
-    if len(head.fields) > HEAD_BYTES_MAX:
-        raise HeadersTooLarge(f"a head may have {HEAD_BYTES_MAX} bytes")
-    authority = _origin_form(head)
-    if host is None and not head.old:
-        raise BadRequest("a request has a Host field (RFC 9112, 3.2)")
-    if host is not None and not _good_host(host):
-        raise BadRequest("Host is a host name or address, with a port or without")
-    if authority is not None:
-        if not _good_host(authority):
-            raise BadRequest("the target names a host, with a port or without, and no user")
-        head.host = authority
-    elif host is not None:
-        head.host = host
-    if special or head.old:
-        _request_body(head, special)
-        _connection(head, special)
-        _own_fields(head, special)
-    return head
-
-
-def _sort(fields: Fields) -> tuple[bytes | None, dict[bytes, list[bytes]], bytes]:
-    """The Host; what is special, by lower-case name; plain fields as whole lines."""
     host: bytes | None = None
-    lines: list[bytes] = []
-    special: dict[bytes, list[bytes]] = {}
+    lines: list[bytes] = []  # of plain fields
+    special: dict[bytes, list[bytes]] = {}  # values by lower-case name
     for name, value in fields:
+        if name in _USUAL:
+            lines += (name, b": ", value, b"\r\n")
+            continue
         lower = name.lower()
         if lower not in _SPECIAL:
             if b"_" in lower and lower.replace(b"_", b"-") in _SPECIAL:
@@ -163,7 +162,28 @@ def _sort(fields: Fields) -> tuple[bytes | None, dict[bytes, list[bytes]], bytes
             host = value.strip(b" \t")
         else:
             raise BadRequest("a request has one Host field, not two (RFC 9112, 3.2)")
-    return host, special, b"".join(lines)
+    head.fields = b"".join(lines)
+    if len(head.fields) > HEAD_BYTES_MAX:
+        raise HeadersTooLarge(f"a head may have {HEAD_BYTES_MAX} bytes")
+    if target[:1] == b"/" and not target.translate(None, _OF_TARGETS):
+        authority = None  # in origin form already
+    else:
+        authority = _origin_form(head)
+    if host is not None:
+        if not _good_host(host):
+            raise BadRequest("Host is a host name or address, with a port or without")
+        head.host = host
+    elif not head.old:
+        raise BadRequest("a request has a Host field (RFC 9112, 3.2)")
+    if authority is not None:
+        if not _good_host(authority):
+            raise BadRequest("the target names a host, with a port or without, and no user")
+        head.host = authority
+    if special or head.old:
+        _request_body(head, special)
+        _connection(head, special)
+        _own_fields(head, special)
+    return head
 
 
 def _origin_form(head: RequestHead) -> bytes | None:
@@ -290,29 +310,35 @@ def read_response(status: int, reusable: bool, fields: Fields, method: bytes) ->
     lengths: list[bytes] = []
     of_connection: frozenset[bytes] = frozenset()
     for name, value in fields:
+        if name in _USUAL:
+            lines += (name, b": ", value, b"\r\n")
+            continue
         lower = name.lower()
         if lower not in _RESPONSE_SPECIAL:
             lines += (name, b": ", value, b"\r\n")
         elif lower == b"content-length":
             lengths.append(value.strip(b" \t"))
         elif lower == b"connection":
-            of_connection |= _options((value,))
+            if value not in _PLAIN_CONNECTION:
+                of_connection |= _options((value,))
         elif lower == b"transfer-encoding":
             codings.append(value.strip(b" \t"))
     head.fields = b"".join(lines)
-    if not of_connection <= _PLAIN_CONNECTION:
+    if of_connection and not of_connection <= _PLAIN_CONNECTION:
         head.fields = _without(head.fields, of_connection)
     if status == 200 and len(lengths) == 1 and not codings and method != b"HEAD":
-        head.framing, head.length = _LENGTH, _answer_length(lengths)
+        head.framing = _LENGTH
+        head.length = _answer_length(lengths[0])
     else:
         _response_body(head, codings, lengths, method)
     return head
 
 
-def _answer_length(lengths: list[bytes]) -> int:
-    if len(lengths) != 1 or not lengths[0].isdigit() or len(lengths[0]) > LENGTH_DIGITS_MAX:
-        raise BadResponse("Content-Length is no number, or given twice")
-    return int(lengths[0])
+@lru_cache(maxsize=1024)
+def _answer_length(length: bytes) -> int:
+    if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
+        raise BadResponse("Content-Length is no number")
+    return int(length)
 
 
 def _response_body(
@@ -320,8 +346,10 @@ def _response_body(
 ) -> None:
     if codings and lengths:
         raise BadResponse("Content-Length beside Transfer-Encoding")
+    if len(lengths) > 1:
+        raise BadResponse("Content-Length is given twice")
     if lengths:
-        head.length = _answer_length(lengths)
+        head.length = _answer_length(lengths[0])
     if head.status < 200 or head.status in _WITHOUT_BODY or method == b"HEAD":
         if lengths and (head.status == 304 or (head.status >= 200 and method == b"HEAD")):
             # It tells how long the body would be; in 1xx and 204 it must not be (RFC 9110, 8.6).

@@ -21,7 +21,6 @@ _encode = msgspec.json.Encoder().encode
 
 def request_head(
     head: RequestHead,
-    *,
     host: bytes,
     client: bytes,
     via: bytes,
@@ -30,12 +29,13 @@ def request_head(
     expect: bool,
 ) -> bytes:
     """The head that a backend is sent. `via` and `identity` (request id, trace) are whole lines;
-    RFC 9110, 7.6.3 asks for the former."""
+    RFC 9110, 7.6.3 asks for the former.
+
+    Arguments are passed by position, here and in `answer_head`: by name they take twice as long.
+    """
     more = b""
-    if head.framing is Framing.LENGTH:
-        more = b"Content-Length: %d\r\n" % head.length
-    elif head.framing is Framing.CHUNKED:
-        more = CHUNKED_LINE
+    if head.framing:
+        more = b"Content-Length: %d\r\n" % head.length if head.framing is _LENGTH else CHUNKED_LINE
     if deadline_ms is not None:
         more += b"X-Deadline-Ms: %d\r\n" % deadline_ms
     if expect:
@@ -49,19 +49,20 @@ def request_head(
 
 
 def answer_head(
-    head: ResponseHead, *, old: bool, keep: bool, served_by: bytes, identity: bytes
+    head: ResponseHead, old: bool, keep: bool, served_by: bytes, identity: bytes
 ) -> bytes:
     """The head that a client is sent; `old`: it speaks HTTP/1.0. The other lines are whole ones."""
-    more = served_by
+    more = b""
     if head.framing is _LENGTH:
-        more += b"Content-Length: %d\r\n" % head.length
+        more = b"Content-Length: %d\r\n" % head.length
     elif head.framing and not old:
-        more += CHUNKED_LINE
+        more = CHUNKED_LINE
     if not keep:
         more += CLOSE_LINE
     elif old:
         more += KEEP_ALIVE_LINE
-    return b"%b%b%b%b\r\n" % (_status_line(head.status), head.fields, more, identity)
+    status = _status_line(head.status)
+    return b"".join((status, head.fields, served_by, more, identity, b"\r\n"))
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from binascii import hexlify
+from collections.abc import Callable
 
 from services.load_balancer.framing import RequestHead
 
@@ -16,7 +17,17 @@ _TRACEPARENT_BYTES_MAX = 512
 # is not left to chance.
 RANDOM_BITS = 64 + 128
 _NEVER_ZERO = 1 << 128 | 1
+_DIGITS = RANDOM_BITS // 4
+_AT_A_TIME = 64
+_ALL_NEVER_ZERO = sum(_NEVER_ZERO << RANDOM_BITS * number for number in range(_AT_A_TIME))
 _SAMPLED = frozenset(b"%02x" % flags for flags in range(1, 256, 2))  # bit 0 of the trace-flags
+
+
+def draw(getrandbits: Callable[[int], int]) -> list[bytes]:
+    """Chance for many an `Identity`, in one go: that takes a tenth of the time."""
+    drawn = getrandbits(RANDOM_BITS * _AT_A_TIME) | _ALL_NEVER_ZERO
+    digits = hexlify(drawn.to_bytes(RANDOM_BITS // 8 * _AT_A_TIME, "big"))
+    return [digits[start : start + _DIGITS] for start in range(0, len(digits), _DIGITS)]
 
 
 class Identity:
@@ -28,21 +39,17 @@ class Identity:
 
     __slots__ = ("_request", "_span", "_trace", "lines", "parent_span_id", "sampled")
 
-    def __init__(self, drawn: int, head: RequestHead | None) -> None:
-        """`drawn`: `RANDOM_BITS` of chance, for what the caller did not bring."""
-        # One number, turned into digits once: this is in every request's path.
-        digits = hexlify((drawn | _NEVER_ZERO).to_bytes(RANDOM_BITS // 8, "big"))
+    def __init__(self, digits: bytes, head: RequestHead | None) -> None:
+        """`digits`: one of those that `draw` gave, for what the caller did not bring."""
         self._span = span = self._request = digits[:16]
-        self._trace = digits[16:]
+        self._trace = trace = digits[16:]
         self.parent_span_id: str | None = None
         self.sampled = True
         if head is not None and (head.traceparent is not None or head.request_id is not None):
             self._take(head)
         else:
-            self.lines = b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n" % (
-                span,
-                self._trace,
-                span,
+            self.lines = b"".join(
+                (b"X-Request-Id: ", span, b"\r\ntraceparent: 00-", trace, b"-", span, b"-01\r\n")
             )
 
     def _take(self, head: RequestHead) -> None:

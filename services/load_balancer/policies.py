@@ -211,7 +211,7 @@ class PeakEwma:
         """An answer took `latency_s`."""
         if self._at is None or latency_s >= self._value:
             self._value = latency_s
-        else:
+        elif now != self._at:  # else the weight is 1: no time has passed in which to forget
             weight = exp(-max(0.0, now - self._at) / self._decay_s)
             self._value = self._value * weight + latency_s * (1.0 - weight)
         self._at = now

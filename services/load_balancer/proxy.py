@@ -23,7 +23,7 @@ from services.load_balancer.config import BalancerConfig
 from services.load_balancer.downstream import Downstream
 from services.load_balancer.exchange import Exchange
 from services.load_balancer.framing import RequestHead
-from services.load_balancer.identity import RANDOM_BITS, Identity
+from services.load_balancer.identity import Identity, draw
 from services.load_balancer.policies import POLICIES
 from services.load_balancer.retries import RetryPolicy
 from services.load_balancer.settings import Times
@@ -74,8 +74,12 @@ class Proxy:
             now=self.loop.time,
         )
         self.line = WaitingLine(
-            self.loop, wait_s=config.backend_wait_ms / 1000, length_max=config.backend_waiting_max
+            self.loop,
+            wait_s=config.backend_wait_ms / 1000,
+            length_max=config.backend_waiting_max,
+            next_change=self.backends.next_change,
         )
+        self.backends.told = self.line.place_freed
         self.clients: dict[Downstream, None] = {}  # in the order they came
         self.draining = False
         self.port = 0
@@ -85,7 +89,8 @@ class Proxy:
         self._admin = config.admin or config.fault_injection
         self._metrics = metrics
         self._telemetry = telemetry
-        self._draw = random.getrandbits
+        self._getrandbits = random.getrandbits
+        self._drawn: list[bytes] = []
         self._server: asyncio.Server | None = None
         self._idle = asyncio.Event()
 
@@ -168,11 +173,13 @@ class Proxy:
 
     def identify(self, head: RequestHead | None) -> Identity:
         """The caller's request id and trace, with a span of our own; made where there is none."""
-        return Identity(self._draw(RANDOM_BITS), head)
+        if not self._drawn:
+            self._drawn = draw(self._getrandbits)
+        return Identity(self._drawn.pop(), head)
 
-    def tell(self, exchange: Exchange, status: int, outcome: str) -> None:
-        """A request is over: count it, and write its wide event."""
-        duration_s = self.now() - exchange.began
+    def tell(self, exchange: Exchange, status: int, outcome: str, now: float) -> None:
+        """A request is over, at `now` of telemetry's clock: count it, and write its wide event."""
+        duration_s = now - exchange.began
         head = exchange.head
         method = _METHODS.get(exchange.method) or exchange.method.decode("latin-1") or "?"
         if head is not None and not exchange.admitted and self.is_own(head):

@@ -9,6 +9,7 @@ the answer to somebody else's request.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -33,10 +34,15 @@ ANSWER_HEAD_BYTES_MAX = 4 * HEAD_BYTES_MAX  # of a backend, which is trusted a l
 
 
 class Upstream(asyncio.Protocol):
-    """One connection. `exchange` is whom it works for; None: it is idle, or gone."""
+    """One connection. `exchange` is whom it works for; None: it is idle, or gone.
+
+    Two of the parser's callbacks only write down that they were called, into `pieces` and `_begun`:
+    they are methods of lists, for a function of ours would take ten times as long.
+    """
 
     __slots__ = (
         "_backend",
+        "_begun",
         "_counted",
         "_fields",
         "_loop",
@@ -45,10 +51,13 @@ class Upstream(asyncio.Protocol):
         "_silent",
         "_timer",
         "_times",
+        "_whole",
         "complete",
         "exchange",
         "head",
         "interims",
+        "on_body",
+        "on_message_begin",
         "pieces",
         "sent",
         "transport",
@@ -69,7 +78,11 @@ class Upstream(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.head: ResponseHead | None = None
         self.interims: list[ResponseHead] = []
-        self.pieces: list[bytes] = []
+        self.pieces: list[bytes] = []  # of the body, to be passed on
+        self.on_body = self.pieces.append
+        self._begun: list[None] = []  # messages that are not complete
+        self.on_message_begin = partial(self._begun.append, None)
+        self._whole = 0  # how many of `pieces` are the answer's, once it is complete
         self.complete = False
         self.sent = False  # the whole request
         self.unexpected = False
@@ -78,19 +91,21 @@ class Upstream(asyncio.Protocol):
 
     # ------------------------------------------------------------------ use
 
-    def begin(self, exchange: Exchange, data: bytes, now: float, *, whole: bool) -> None:
+    def begin(self, exchange: Exchange, data: bytes, now: float, whole: bool) -> None:
         """Work for `exchange`: send `data`, its head and what there is of its body."""
         self.exchange = exchange
         self.head = None
         self.complete = self.unexpected = False
         self.sent = whole
         if self.interims or self.pieces:
-            self.interims, self.pieces = [], []
+            self.interims.clear()
+            self.pieces.clear()
         if whole:
             self._timer.set(now + self._times.answer_s)
         else:
             self._timer.clear()
-        self.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def write(self, data: bytes) -> None:
         """Send; nothing happens on a connection that is going down (uvloop would raise)."""
@@ -117,29 +132,28 @@ class Upstream(asyncio.Protocol):
                 self.transport.resume_reading()
             self._watch()
 
-    def release(self) -> None:
+    def release(self, now: float) -> None:
         """The answer is read: back into the pool, or hang up."""
-        head, backend = self.head, self._backend
-        good = (
-            head is not None
-            and head.reusable
-            and self.complete
-            and self.sent
-            and not self.unexpected
-            and not backend.draining
-            and not backend.removed
-            and len(backend.idle) < self._times.backend_idle_max
-            and not self.transport.is_closing()
-        )
-        self.exchange = None
-        if not good:
+        head, backend, times = self.head, self._backend, self._times
+        idle = backend.idle
+        self.exchange = self.head = None
+        if (
+            head is None
+            or not head.reusable
+            or not self.complete
+            or not self.sent
+            or self.unexpected
+            or backend.draining
+            or backend.removed
+            or len(idle) >= times.backend_idle_max
+            or self.transport.is_closing()
+        ):
             self.close()
             return
         if self._paused:
             self.resume()
-        self.head = None
-        backend.idle.append(self)
-        self._timer.set(self._loop.time() + self._times.backend_keepalive_s)
+        idle.append(self)
+        self._timer.set(now + times.backend_keepalive_s)
 
     def close(self) -> None:
         """Hang up. Idempotent."""
@@ -183,6 +197,7 @@ class Upstream(asyncio.Protocol):
         if parser is None:
             parser = self._parser = HttpResponseParser(self)
         self._silent += len(data)
+        now = self._loop.time()
         try:
             parser.feed_data(data)
         except HttpParserUpgrade:
@@ -194,12 +209,19 @@ class Upstream(asyncio.Protocol):
                 exchange.backend_broke(f"its answer is not HTTP: {reason}")
                 return
             self.unexpected = True
-        if self._silent > ANSWER_HEAD_BYTES_MAX:
-            exchange.backend_broke("its answer has an endless head")
-            return
-        if self.sent and not self.complete and not self._paused:
-            self._timer.set(self._loop.time() + self._times.answer_s)
-        exchange.answered(self)
+        if self.complete:
+            if self._begun or len(self.pieces) != self._whole:
+                self.unexpected = True
+                del self.pieces[self._whole :]
+        else:
+            if self.pieces:
+                self._silent = 0
+            elif self._silent > ANSWER_HEAD_BYTES_MAX:
+                exchange.backend_broke("its answer has an endless head")
+                return
+            if self.sent and not self._paused:
+                self._timer.set(now + self._times.answer_s)
+        exchange.answered(self, now)
 
     def eof_received(self) -> None:
         head = self.head
@@ -207,7 +229,7 @@ class Upstream(asyncio.Protocol):
             return
         if head.framing is Framing.UNTIL_CLOSE:
             self.complete = True
-            self.exchange.answered(self)
+            self.exchange.answered(self, self._loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.uncount()
@@ -243,11 +265,6 @@ class Upstream(asyncio.Protocol):
 
     # ------------------------------------------------------------------ httptools
 
-    def on_message_begin(self) -> None:
-        if self.complete:
-            self.unexpected = True
-        self._fields = []
-
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields.append((name, value))
 
@@ -259,7 +276,8 @@ class Upstream(asyncio.Protocol):
         assert parser is not None
         status = parser.get_status_code()
         method = exchange.method
-        head = read_response(status, parser.should_keep_alive(), self._fields, method)
+        fields, self._fields = self._fields, []
+        head = read_response(status, parser.should_keep_alive(), fields, method)
         if status < 200:
             if status == 101:
                 raise BadResponse("101, and nobody asked for it")
@@ -268,17 +286,16 @@ class Upstream(asyncio.Protocol):
         self.head = head
         if method == b"HEAD":
             # llhttp waits for the body that the head speaks of: this parser is of no use any more.
-            self.complete = True
             self._parser = None
-
-    def on_body(self, data: bytes) -> None:
-        if self.complete:
-            self.unexpected = True
-            return
-        self._silent = 0
-        self.pieces.append(data)
+            self.on_message_complete()
 
     def on_message_complete(self) -> None:
         self._silent = 0
-        if self.head is not None:
-            self.complete = True
+        if self.complete:
+            return  # of something that nobody asked for
+        self._begun.clear()
+        if self._fields:
+            self._fields = []  # trailers
+        if self.head is not None:  # else it was an interim answer
+            self.complete = True  # whatever comes after this is unexpected
+            self._whole = len(self.pieces)

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from services.chassis.errors import BadRequest
 from services.load_balancer.framing import (
+    _RESPONSE_SPECIAL,
+    _SPECIAL,
+    _USUAL,
     FIELDS_MAX,
     HEAD_BYTES_MAX,
     Framing,
@@ -20,7 +23,7 @@ from services.load_balancer.framing import (
     read_response,
 )
 from services.load_balancer.request_body import RequestBody
-from tests.load_balancer.rig import rig
+from tests.load_balancer.rig import answer, read_answer, rig, until
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -198,6 +201,62 @@ async def test_a_body_has_its_limit() -> None:
     assert [each[0].status for each in (by_length, by_chunks, fits)] == [413, 413, 200]
 
 
+# ------------------------------------------------------------------ answers
+
+OK = b"HTTP/1.1 200 x\r\nContent-Length: 2\r\n\r\nok"
+EVIL = b"HTTP/1.1 200 x\r\nContent-Length: 4\r\n\r\nevil"
+IN_CHUNKS = b"HTTP/1.1 200 x\r\n" + CHUNKED + b"\r\n\r\n2\r\nok\r\n0\r\nX-Trailer: t\r\n\r\n"
+INTERIM = b"HTTP/1.1 103 x\r\nLink: l\r\n\r\n"
+
+POISONED = {
+    "another answer": ("GET", OK + EVIL, b"ok"),
+    "another answer's beginning": ("GET", OK + b"HTTP/1.1 2", b"ok"),
+    "no HTTP": ("GET", OK + b"evil", b"ok"),
+    "another one in chunks": ("GET", OK + IN_CHUNKS, b"ok"),
+    "behind chunks": ("GET", IN_CHUNKS + EVIL, b"ok"),
+    "behind an interim and its answer": ("GET", INTERIM + OK + EVIL, b"ok"),
+    "a body to HEAD": ("HEAD", OK, b""),
+    "another answer to HEAD": ("HEAD", OK.removesuffix(b"ok").replace(b"2\r", b"0\r") + EVIL, b""),
+    "a body of 204": ("GET", b"HTTP/1.1 204 x\r\n\r\n" + EVIL, b""),
+}
+
+
+@pytest.mark.parametrize("name", POISONED)
+async def test_what_comes_behind_an_answer_is_nobodys(name: str) -> None:
+    """RFC 9112, 9.2: data behind an answer without a request to it: not a byte of it is passed on,
+    and the connection is not used again, or it would be the next request's answer."""
+    method, poison, body = POISONED[name]
+    async with rig(1, retry_attempts=1) as made:
+        backend = made.backends[0]
+        backend.reply = poison
+        reader, writer = await made.connect()
+        writer.write(f"{method} /1 HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+        found = await read_answer(reader, method=method)
+        while found.status == 103:
+            found = await read_answer(reader, method=method)
+        assert found.body == body
+        await until(lambda: made.backend("b1").connections == 0)
+        backend.reply = answer(200, b"fine")
+        writer.write(b"GET /2 HTTP/1.1\r\nHost: t\r\n\r\n")
+        found = await read_answer(reader)
+        assert (found.status, found.body) == (200, b"fine")
+        assert [each.target for each in backend.requests] == ["/1", "/2"]
+
+
+async def test_trailers_are_not_the_next_answers_fields() -> None:
+    """The same connection, so the same parser: what it has left over belongs to nobody."""
+    async with rig(1) as made:
+        kept = []
+        for reply in (IN_CHUNKS, OK):
+            made.backends[0].reply = reply
+            found = await made.ask()
+            assert (found.status, found.body) == (200, b"ok")
+            assert "x-trailer" not in found.headers
+            kept += made.backend("b1").idle
+        assert len(kept) == 2
+        assert kept[0] is kept[1]
+
+
 # ------------------------------------------------------------------ the pure rules
 
 FIELDS = st.lists(
@@ -277,3 +336,10 @@ def test_an_informational_answer_and_204_have_no_length() -> None:
         head = read_response(status, True, [(b"Content-Length", b"0")], b"GET")
         assert head.fields == b""
         assert head.framing is Framing.NONE
+
+
+def test_what_is_usual_is_nothing_special() -> None:
+    """A name that is passed on unseen must not be one that says where a body ends, or of ours."""
+    for name in _USUAL:
+        assert name.lower() not in _SPECIAL | _RESPONSE_SPECIAL
+        assert b"_" not in name

@@ -113,22 +113,62 @@ async def test_who_leaves_the_line_is_not_waited_for() -> None:
 
 
 async def test_a_backend_that_comes_makes_room() -> None:
-    """Autoscaling: the first request after it finds those before it on their way."""
+    """Autoscaling: who waits is on its way at once; no further request is needed to find that."""
     held = Held()
     async with rig(2, backend_in_flight_max=1, backend_wait_ms=60_000, admin="on") as made:
         made.backends[0].reply = made.backends[1].reply = held
         address = f"127.0.0.1:{made.backends[1].port}"
         assert (await made.ask("DELETE", "/admin/backends/b2")).status == 200
         sent = await crowd(made, "/1", "/2")
+        assert held.asked == ["/1"]
         body = f'{{"address": "{address}"}}'.encode()
         kind = "Content-Type: application/json"
         assert (await made.ask("PUT", "/admin/backends/b2", kind, body=body)).status == 200
-        sent += await crowd(made, "/3")
         await until(lambda: held.asked == ["/1", "/2"])
         assert [len(each.requests) for each in made.backends] == [1, 1]
         for _ in sent:
             held.let_go()
-        assert [each.status for each in await asyncio.gather(*sent)] == [200, 200, 200]
+        assert [each.status for each in await asyncio.gather(*sent)] == [200, 200]
+
+
+async def test_a_backend_that_comes_back_makes_room() -> None:
+    """One is full, the other one is down: when a health check finds that it is up again, who waits
+    goes there at once, though nobody else asks for anything and no place is freed."""
+    held = Held()
+    checks = {"health_interval_ms": 50, "health_rise": 1, "health_fall": 1}
+    async with rig(2, backend_in_flight_max=1, backend_wait_ms=60_000, **checks) as made:
+        made.backends[0].reply = made.backends[1].reply = held
+        made.backends[1].healthy = False
+        await until(lambda: made.backend("b2").check.healthy is False)
+        first, second = await crowd(made, "/1", "/2")
+        await until(lambda: held.asked == ["/1"])
+        assert len(made.balancer.proxy.line) == 1
+        made.backends[1].healthy = True
+        await until(lambda: held.asked == ["/1", "/2"])
+        assert [each.target for each in made.backends[1].requests] == ["/2"]
+        held.let_go()
+        held.let_go()
+        assert [(await each).status for each in (first, second)] == [200, 200]
+
+
+async def test_the_end_of_an_ejection_makes_room() -> None:
+    """An ejection ends by time alone: nothing happens then that could wake those who wait."""
+    held = Held()
+    ejection = {"outlier_failures": 1, "outlier_ejection_ms": 2_000, "breaker_failures": 0}
+    settings = {"retry_attempts": 1, "backend_in_flight_max": 1, "backend_wait_ms": 60_000}
+    async with rig(2, policy="round_robin", **settings, **ejection) as made:
+        made.backends[0].reply = answer(500)
+        made.backends[1].reply = held
+        assert (await made.ask("GET", "/bad")).status == 500
+        made.backends[0].reply = held
+        first, second = await crowd(made, "/1", "/2")
+        await until(lambda: held.asked == ["/1"])
+        assert len(made.balancer.proxy.line) == 1
+        await until(lambda: held.asked == ["/1", "/2"])
+        assert [each.target for each in made.backends[0].requests] == ["/bad", "/2"]
+        held.let_go()
+        held.let_go()
+        assert [(await each).status for each in (first, second)] == [200, 200]
 
 
 async def test_who_may_go_to_few_does_not_hold_up_those_behind() -> None:

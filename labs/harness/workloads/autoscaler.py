@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
+from labs.harness.lab.stage import InvalidRun
 from labs.harness.testbed.cluster import Cluster
 from labs.harness.testbed.operator import AS_OPERATOR
 from services.resilience.target_tracking import TargetTracking
@@ -88,7 +89,16 @@ class Autoscaler:
     async def _weigh(self, name: str, weight: int) -> None:
         url = f"http://{self._cluster.direct_address(self._balancer)}/admin/backends/{name}"
         within = aiohttp.ClientTimeout(total=WITHIN_S)
-        async with self._cluster.session.patch(
-            url, json={"weight": weight}, headers=AS_OPERATOR, timeout=within
-        ) as answer:
-            answer.raise_for_status()
+        try:
+            async with self._cluster.session.patch(
+                url, json={"weight": weight}, headers=AS_OPERATOR, timeout=within
+            ) as answer:
+                answer.raise_for_status()
+        except TimeoutError as late:
+            why = f"not within {WITHIN_S:g} s"
+            raise InvalidRun(self._not_weighed(name, weight, why)) from late
+        except aiohttp.ClientError as error:
+            raise InvalidRun(self._not_weighed(name, weight, str(error))) from error
+
+    def _not_weighed(self, name: str, weight: int, why: str) -> str:
+        return f"{self._balancer} did not give {name} weight {weight}: {why}"
