@@ -1,9 +1,9 @@
 """`check_linearizable`: the planner.
 
 Linearizability is local (Herlihy & Wing 1990): a history is linearizable iff the part of every
-key is. So keys are decided one by one, each by the cheapest algorithm that is exact for it: cuts
-where little overlaps, zones when the written values are unique, else the register search, and for
-other data types the generic search of `wgl.py`. Keys that need a search run in rounds of growing
+key is. So keys are decided one by one, each by the cheapest that can: greedily where little
+overlaps, by zones when the written values are unique, else by the register search, and for other
+data types by the generic search of `wgl.py`. Keys that need a search run in rounds of growing
 budgets: one hopeless key must not keep another from telling its violation in a millisecond.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from labs.harness.checkers import wgl
-from labs.harness.checkers.cuts import hard
 from labs.harness.checkers.explain import tell_conflict, tell_search
+from labs.harness.checkers.greedy import hard
 from labs.harness.checkers.models import MODELS, Model
 from labs.harness.checkers.register_search import RegisterSearch, order
 from labs.harness.checkers.registers import KeyOps, by_search, by_zones, split
@@ -87,12 +87,12 @@ class _Plan:
         self.searches: dict[Hashable, Search] = {}
 
     def registers(self, initial: Any) -> Result:
-        """Registers, key by key: cuts, zones, else search."""
+        """Registers, key by key: greedily, by zones, else by search."""
         rest: Sequence[Op] = self.history.ops
         if not self.witness and len(rest) >= SHORT:
             rest, decided = hard(rest, initial)
             if decided:
-                self.used["quiescent cuts"] = decided
+                self.used["greedy zones"] = decided
             left, decided = undecided(rest, initial)
             if decided:
                 self.used["zones"] = decided
