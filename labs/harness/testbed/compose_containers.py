@@ -31,7 +31,7 @@ NO_LOG = Path(os.devnull)
 
 
 class Containers:
-    """`watch()` before the project is brought up, `find()` after it; `close()` at the end.
+    """`watch()` before the project is made, `find()` after it; `close()` at the end.
 
     `logs`: the log file of each service; NO_LOG for one that has nothing to say.
     """
@@ -85,6 +85,13 @@ class Containers:
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._docker.close()
 
+    def id(self, service: str) -> str:
+        return self._ids[service]
+
+    def log_to(self, service: str, path: Path) -> None:
+        """Where the log of a container is saved from now on."""
+        self._logs[service] = self.processes[service].log = path
+
     def state(self, service: str) -> State:
         return self.processes[service].state
 
@@ -119,6 +126,15 @@ class Containers:
         if how == "SIGKILL":
             raise TestbedError(f"{service} lives {within_s:g} s after SIGKILL")
         await self.end(service, "SIGKILL", ENDS_WITHIN_S)
+
+    async def start_all(self) -> None:
+        """Start what was created. Raises TestbedError."""
+
+        async def start(service: str) -> None:
+            with _told(f"start {service}"):
+                await self._container(service).start(timeout=_timeout())
+
+        await asyncio.gather(*map(start, self.processes))
 
     async def start(self, service: str) -> None:
         """Start a stopped container."""
