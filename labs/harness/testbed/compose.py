@@ -76,6 +76,7 @@ class ComposeTestbed:
         self._numbers = itertools.count(1)
         self.refused_slots: set[int] = set()
         self.overlap = overlap
+        self._prepared: dict[frozenset[str], Images] = {}
         self._ground: Ground | None = None  # of the cluster before, for the next one
         self._ending: list[asyncio.Task[None]] = []  # clusters that nobody uses any more
         self.left_over: set[str] = set()  # projects of which something may still be there
@@ -121,12 +122,7 @@ class ComposeTestbed:
         `directory` (default: `<run directory>/<cluster's name>`) is where logs and telemetry go.
         Raises TestbedError when an image can't be had, or a cluster can't be removed.
         """
-        kinds = [member.kind for member in spec.members]
-        packets = self.plane == "packets"
-        try:
-            images = await asyncio.to_thread(compose_images.prepare, kinds, packets=packets)
-        except compose_images.NoImages as error:
-            raise TestbedError(str(error)) from error
+        images = await self._images(frozenset(member.kind for member in spec.members))
         project = f"faultline-{self.run}-{next(self._numbers)}"
         directory = (directory or self.run_directory / spec.name).absolute()
         ground = self._lend(spec, images)
@@ -143,6 +139,18 @@ class ComposeTestbed:
                 self._end(self.take_down(ground))
             if not self.overlap:
                 await self._ended()
+
+    async def _images(self, kinds: frozenset[str]) -> Images:
+        """Looked for once: a run is about one state of the sources, also while they are edited."""
+        if kinds not in self._prepared:
+            packets = self.plane == "packets"
+            try:
+                self._prepared[kinds] = await asyncio.to_thread(
+                    compose_images.prepare, kinds, packets=packets
+                )
+            except compose_images.NoImages as error:
+                raise TestbedError(str(error)) from error
+        return self._prepared[kinds]
 
     def _lend(self, spec: ClusterSpec, images: Images) -> Ground:
         """What the next cluster shall stand on; the one before may not have left it yet."""
