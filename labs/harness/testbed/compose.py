@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,10 +48,9 @@ class ComposeTestbed:
         engine: one that answers.
         plane: "proxies", or "packets" (Linux only).
         mounts: directories of this machine that the nodes see, read-only (for tests).
-        overlap: a cluster's network, pods and link proxies carry the next one, if that has no more
-            of them; its nodes are stopped while those of the next one are created, and removed at
-            the latest when the testbed is left. Who works with a cluster has the machine to
-            himself nevertheless.
+        overlap: a cluster's network, pods and link proxies carry the next one, if that needs no
+            more; its nodes end while those of the next one are created, at the latest when the
+            testbed is left. Who works with a cluster has the machine to himself nevertheless.
         published: dial published ports although the engine's networks can be reached (for tests).
     """
 
@@ -143,11 +143,9 @@ class ComposeTestbed:
     async def _images(self, kinds: frozenset[str]) -> Images:
         """Looked for once: a run is about one state of the sources, also while they are edited."""
         if kinds not in self._prepared:
-            packets = self.plane == "packets"
+            prepare = partial(compose_images.prepare, kinds, packets=self.plane == "packets")
             try:
-                self._prepared[kinds] = await asyncio.to_thread(
-                    compose_images.prepare, kinds, packets=packets
-                )
+                self._prepared[kinds] = await asyncio.to_thread(prepare)
             except compose_images.NoImages as error:
                 raise TestbedError(str(error)) from error
         return self._prepared[kinds]
@@ -192,9 +190,7 @@ class ComposeCluster(Cluster):
         self._testbed = testbed
         self._images = images
         self._ground = ground
-        self._stands = False  # on the ground
-        self._created = False
-        self._stopped = False
+        self._created = self._stands = self._stopped = False
         self._session: aiohttp.ClientSession | None = None
         self._links: OpenLinks | None = None
         self._flavours: dict[str, str] = {}
@@ -290,15 +286,14 @@ class ComposeCluster(Cluster):
                 await self._links.close()
             if self._session:
                 await self._session.close()
-            if self._stands:
-                self._ground.free.set()
+            if self._stands and all(self.state(each) == "stopped" for each in self._apps):
+                self._leave()  # else only when nothing of this one is left
             await self._take_down()
 
     # --- how it is done
 
     def _service(self, name: str) -> str:
-        known = ", ".join(self._apps)
-        assert name in self._apps, f"{name} is none of {known}"
+        assert name in self._apps, f"{name} is none of {', '.join(self._apps)}"
         return self._apps[name]
 
     def _require(self, name: str, wanted: State, otherwise: str) -> None:
@@ -324,6 +319,11 @@ class ComposeCluster(Cluster):
         await self._links.open()
         await self._containers.start_all()
         self._flavours = await self._learn_flavours()
+
+    def _leave(self) -> None:
+        if self._stands:
+            self._stands = False
+            self._ground.free.set()
 
     async def _create(self) -> None:
         """The containers of nodes and members, not started yet."""
@@ -371,10 +371,9 @@ class ComposeCluster(Cluster):
         if not hasattr(self, "_containers") or self._containers.lost:
             return
         ends = [
-            self._containers.end(service, "SIGTERM" if name in self.nodes else "SIGKILL",
-                                 STOP_GRACE_S)
-            for name, service in self._apps.items()
-        ]  # fmt: skip
+            self._containers.end(each, "SIGTERM" if name in self.nodes else "SIGKILL", STOP_GRACE_S)
+            for name, each in self._apps.items()
+        ]
         await asyncio.gather(*ends, return_exceptions=True)
         await self._save_logs()
 
@@ -396,4 +395,6 @@ class ComposeCluster(Cluster):
             raise TestbedError(
                 f"{lost}; what it has left of this run, the next one or make clean removes"
             ) from error
+        finally:
+            self._leave()
         self._testbed.left_over.discard(self.project)

@@ -71,6 +71,9 @@ class Containers:
                 service = container["Labels"].get(SERVICE, "")
                 self._ids[service] = container.id
                 process = self.processes.get(service)
+                if process and container["State"] == "created":
+                    self._asked_to_end.add(service)  # nobody misses what was not started yet
+                    process.become("stopped")
                 if process and process.state == "running" and container["State"] == "exited":
                     code = (await container.show())["State"]["ExitCode"]
                     await self._ended(service, code)
@@ -129,15 +132,13 @@ class Containers:
 
     async def start_all(self) -> None:
         """Start what was created. Raises TestbedError."""
-
-        async def start(service: str) -> None:
-            with _told(f"start {service}"):
-                await self._container(service).start(timeout=_timeout())
-
-        await asyncio.gather(*map(start, self.processes))
+        tried = await asyncio.gather(*map(self.start, self.processes), return_exceptions=True)
+        for error in tried:
+            if isinstance(error, BaseException):
+                raise error
 
     async def start(self, service: str) -> None:
-        """Start a stopped container."""
+        """Start a container that is stopped, or was only created."""
         await self._save_log(service)
         self._asked_to_end.discard(service)
         # A new one, so that its last words are not those of the one before.
@@ -145,7 +146,7 @@ class Containers:
         try:
             with _told(f"start {service}"):
                 await self._container(service).start(timeout=_timeout())
-        except TestbedError:
+        except BaseException:
             process.become("stopped")
             raise
 
