@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from labs.harness.links.control import Link, LinkFault
 from labs.harness.testbed import compose_images, compose_owners
 from labs.harness.testbed.compose import ComposeTestbed
 from tests.compose.engine import TESTS_MOUNT, left_in_engine, require_engine
@@ -184,6 +186,54 @@ async def test_a_cluster_ends_while_the_next_comes_up(tmp_path: Path) -> None:
             assert not left_in_engine(f"com.docker.compose.project={first.project}")
             await second.ready(READY_WITHIN_S)
     assert second.state("n1") == "stopped"
+    assert not left_in_engine(f"{compose_owners.RUN}={testbed.run}")
+
+
+def pods_of(testbed: ComposeTestbed) -> dict[str, str]:
+    """The containers of a testbed's run that are no node's nor member's, by their service."""
+    template = '{{.Label "com.docker.compose.service"}} {{.ID}}'
+    run = f"label={compose_owners.RUN}={testbed.run}"
+    listed = docker("ps", "--filter", run, "--format", template).splitlines()
+    return {each.split()[0]: each.split()[1] for each in listed if "-app " not in each}
+
+
+async def test_a_cluster_stands_on_what_carried_the_one_before(tmp_path: Path) -> None:
+    """Its pods and link proxies are the same, its links are new; one with more has its own."""
+    testbed = ComposeTestbed(tmp_path, require_engine(), mounts=TESTS_MOUNT, overlap=True)
+    link = Link("c1", "n1")
+    async with testbed:
+        async with testbed.cluster(echo_cluster(2, name="first")) as first:
+            await first.ready(READY_WITHIN_S)
+            assert await get(first, first.address("c1", "n1"))
+            await first.link_control.set({link: LinkFault("refuse")})
+            pods = pods_of(testbed)
+        async with testbed.cluster(echo_cluster(1, name="second")) as second:
+            await second.ready(READY_WITHIN_S)
+            assert pods_of(testbed) == pods
+            stats = await second.link_control.stats()
+            assert set(stats) == set(second.spec.links)
+            assert stats[link].accepted == 0
+            assert stats[link].fault is None
+            assert await get(second, second.address("c1", "n1"))
+        async with testbed.cluster(echo_cluster(3, name="third")) as third:
+            await third.ready(READY_WITHIN_S)
+            assert not set(pods_of(testbed).values()) & set(pods.values())
+            assert await get(third, third.address("c1", "n3"))
+    assert not left_in_engine(f"{compose_owners.RUN}={testbed.run}")
+
+
+async def test_clusters_at_the_same_time_share_nothing(tmp_path: Path) -> None:
+    """What carries one cluster carries no other until the first has left it."""
+    testbed = ComposeTestbed(tmp_path, require_engine(), mounts=TESTS_MOUNT, overlap=True)
+    async with (
+        testbed,
+        testbed.cluster(echo_cluster(1, name="first")) as first,
+        testbed.cluster(echo_cluster(1, name="second")) as second,
+    ):
+        await asyncio.gather(first.ready(READY_WITHIN_S), second.ready(READY_WITHIN_S))
+        assert first.direct_address("n1") != second.direct_address("n1")
+        await second.kill("n1")
+        assert await get(first, first.address("c1", "n1"))
     assert not left_in_engine(f"{compose_owners.RUN}={testbed.run}")
 
 

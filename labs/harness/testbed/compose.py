@@ -17,39 +17,27 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 
 from labs.harness.links.control import LinkControl
-from labs.harness.testbed import (
-    compose_command,
-    compose_images,
-    compose_owners,
-    compose_reaper,
-    compose_slots,
-)
+from labs.harness.testbed import compose_command, compose_images, compose_owners, compose_reaper
 from labs.harness.testbed.cluster import Cluster, TestbedError
-from labs.harness.testbed.compose_containers import NO_LOG, Containers
+from labs.harness.testbed.compose_containers import Containers
 from labs.harness.testbed.compose_engine import Engine
+from labs.harness.testbed.compose_ground import Ground
 from labs.harness.testbed.compose_links import OpenLinks
-from labs.harness.testbed.compose_project import (
-    Images,
-    Layout,
-    Place,
-    Plane,
-    app,
-    as_text,
-    volume,
-)
+from labs.harness.testbed.compose_project import Images, Layout, Plane, app, as_text, volume
 from labs.harness.testbed.description import ClusterSpec, State
 from labs.harness.testbed.members import KINDS
 
 STOP_GRACE_S = 1.0
-PLACES_TRIED = 10
 
 
 class ComposeTestbed:
@@ -60,9 +48,9 @@ class ComposeTestbed:
         engine: one that answers.
         plane: "proxies", or "packets" (Linux only).
         mounts: directories of this machine that the nodes see, read-only (for tests).
-        overlap: a cluster is stopped and removed while the next one comes up, and at the latest
-            when the testbed is left: two seconds less for each variant of a lab. Who works with a
-            cluster has the machine to himself nevertheless.
+        overlap: a cluster's network, pods and link proxies carry the next one, if that needs no
+            more; its nodes end while those of the next one are created, at the latest when the
+            testbed is left. Who works with a cluster has the machine to himself nevertheless.
         published: dial published ports although the engine's networks can be reached (for tests).
     """
 
@@ -86,8 +74,10 @@ class ComposeTestbed:
         self.labels = compose_owners.labels(self.run)
         self._reaper: subprocess.Popen[bytes]
         self._numbers = itertools.count(1)
-        self._refused_slots: set[int] = set()
+        self.refused_slots: set[int] = set()
         self.overlap = overlap
+        self._prepared: dict[frozenset[str], Images] = {}
+        self._ground: Ground | None = None  # of the cluster before, for the next one
         self._ending: list[asyncio.Task[None]] = []  # clusters that nobody uses any more
         self.left_over: set[str] = set()  # projects of which something may still be there
 
@@ -106,6 +96,8 @@ class ComposeTestbed:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        if self._ground is not None:
+            self._end(self.take_down(self._ground))
         try:
             await self._ended()
         except TestbedError as error:
@@ -130,23 +122,51 @@ class ComposeTestbed:
         `directory` (default: `<run directory>/<cluster's name>`) is where logs and telemetry go.
         Raises TestbedError when an image can't be had, or a cluster can't be removed.
         """
-        kinds = [member.kind for member in spec.members]
-        packets = self.plane == "packets"
-        try:
-            images = await asyncio.to_thread(compose_images.prepare, kinds, packets=packets)
-        except compose_images.NoImages as error:
-            raise TestbedError(str(error)) from error
+        images = await self._images(frozenset(member.kind for member in spec.members))
         project = f"faultline-{self.run}-{next(self._numbers)}"
         directory = (directory or self.run_directory / spec.name).absolute()
-        cluster = ComposeCluster(self, spec, project, images, directory)
+        ground = self._lend(spec, images)
+        cluster = ComposeCluster(self, spec, project, images, directory, ground)
         try:
-            await cluster.start_all(self._refused_slots)
+            await cluster.start_all()
             await self._ended()
             yield cluster
         finally:
-            self._ending.append(asyncio.create_task(cluster.stop(), name=f"stop {spec.name}"))
+            self._end(cluster.stop())
+            if self.overlap and self._ground is None:
+                self._ground = ground
+            else:
+                self._end(self.take_down(ground))
             if not self.overlap:
                 await self._ended()
+
+    async def _images(self, kinds: frozenset[str]) -> Images:
+        """Looked for once: a run is about one state of the sources, also while they are edited."""
+        if kinds not in self._prepared:
+            prepare = partial(compose_images.prepare, kinds, packets=self.plane == "packets")
+            try:
+                self._prepared[kinds] = await asyncio.to_thread(prepare)
+            except compose_images.NoImages as error:
+                raise TestbedError(str(error)) from error
+        return self._prepared[kinds]
+
+    def _lend(self, spec: ClusterSpec, images: Images) -> Ground:
+        """What the next cluster shall stand on; the one before may not have left it yet."""
+        ground, self._ground = self._ground, None
+        if ground is not None:
+            if ground.carries(spec, images):
+                return ground
+            self._end(self.take_down(ground))
+        project = f"faultline-{self.run}-ground-{next(self._numbers)}"
+        self.left_over.add(project)
+        return Ground(project, self.plane, self.labels, published=self.published)
+
+    async def take_down(self, ground: Ground) -> None:
+        await ground.down()
+        self.left_over.discard(ground.project)
+
+    def _end(self, ending: Coroutine[Any, Any, None]) -> None:
+        self._ending.append(asyncio.create_task(ending))
 
 
 class ComposeCluster(Cluster):
@@ -162,14 +182,15 @@ class ComposeCluster(Cluster):
         project: str,
         images: Images,
         directory: Path,
+        ground: Ground,
     ) -> None:
         self.spec = spec
         self.directory = directory
         self.project = project
         self._testbed = testbed
         self._images = images
-        self._slot = ExitStack()
-        self._stopped = False
+        self._ground = ground
+        self._created = self._stands = self._stopped = False
         self._session: aiohttp.ClientSession | None = None
         self._links: OpenLinks | None = None
         self._flavours: dict[str, str] = {}
@@ -216,6 +237,7 @@ class ComposeCluster(Cluster):
         return self._containers.state(self._service(node))
 
     def check(self) -> None:
+        self._ground.containers.check({})
         self._containers.check(self._names)
 
     async def kill(self, node: str) -> None:
@@ -251,7 +273,7 @@ class ComposeCluster(Cluster):
 
     async def ready(self, within_s: float = 10.0, nodes: Iterable[str] | None = None) -> None:
         await super().ready(within_s, nodes)
-        await self._containers.save_logs()
+        await self._save_logs()
 
     async def stop(self) -> None:
         if self._stopped:
@@ -264,63 +286,61 @@ class ComposeCluster(Cluster):
                 await self._links.close()
             if self._session:
                 await self._session.close()
+            if self._stands and all(self.state(each) == "stopped" for each in self._apps):
+                self._leave()  # else only when nothing of this one is left
             await self._take_down()
-            self._slot.close()
 
     # --- how it is done
 
     def _service(self, name: str) -> str:
-        known = ", ".join(self._apps)
-        assert name in self._apps, f"{name} is none of {known}"
+        assert name in self._apps, f"{name} is none of {', '.join(self._apps)}"
         return self._apps[name]
 
     def _require(self, name: str, wanted: State, otherwise: str) -> None:
         if self.state(name) != wanted:
             raise TestbedError(f"{name} is {self.state(name)}: {otherwise}")
 
-    async def start_all(self, refused: set[int]) -> None:
-        """Find a place, bring all of it up there, and open the links.
-
-        `refused`: slots that the engine did not accept; more may be added.
-        """
+    async def start_all(self) -> None:
+        """Find a place, bring all of it up there, and open the links."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for node in self.nodes:
             # Made here and by this user; the container writes to it as a user of its own.
             self.telemetry(node).touch()
             self.telemetry(node).chmod(0o666)
-        for _ in range(PLACES_TRIED):
-            slot, place = self._slot.enter_context(
-                compose_slots.reserve(refused, published=self._testbed.published)
-            )
-            try:
-                await self._bring_up(place)
-                break
-            except compose_command.PlaceTaken:
-                refused.add(slot)
-                await self._take_down()
-                self._slot.close()
-        else:
-            raise TestbedError(f"the Docker engine refused {PLACES_TRIED} networks, one by one")
-        await self._containers.find()
-        self._links = OpenLinks(self.layout, self._containers, self.check)
-        _, self._flavours = await asyncio.gather(self._links.open(), self._learn_flavours())
+        testbed, ground = self._testbed, self._ground
+        await ground.up(self.spec, self._images, self.directory, testbed.refused_slots)
+        self.layout = Layout(self.spec, ground.place, testbed.plane)
+        await self._create()
+        await ground.free.wait()  # only now: the cluster before may still be ending
+        ground.free.clear()
+        self._stands = True
+        ground.log_to(self.directory, set(self.layout.relays) - set(self.nodes))
+        self._links = OpenLinks(self.layout, ground.containers, self.check)
+        await self._links.open()
+        await self._containers.start_all()
+        self._flavours = await self._learn_flavours()
 
-    async def _bring_up(self, place: Place) -> None:
-        self.layout = Layout(self.spec, place, self._testbed.plane)
+    def _leave(self) -> None:
+        if self._stands:
+            self._stands = False
+            self._ground.free.set()
+
+    async def _create(self) -> None:
+        """The containers of nodes and members, not started yet."""
         telemetry = {node: self.telemetry(node) for node in self.nodes}
+        pods = {name: self._ground.containers.id(name) for name in self._apps}
         project = self.layout.project(
-            self.project, self._images, self._testbed.labels, telemetry, self._testbed.mounts,
-            self._write_files(),
+            self.project, self._images, self._testbed.labels, pods, telemetry,
+            self._testbed.mounts, self._write_files(),
         )  # fmt: skip
         (self.directory / "compose.json").write_text(as_text(project))
-        logs = dict.fromkeys(project["services"], NO_LOG)
-        logs |= {service: self.logs(name) for name, service in self._apps.items()}
-        logs |= {relay: self.directory / f"{relay}.log" for relay in self.layout.relays
-                 if relay not in self.nodes}  # fmt: skip
+        logs = {service: self.logs(name) for name, service in self._apps.items()}
         self._containers = Containers(self.project, logs)
         await self._containers.watch()
         self._testbed.left_over.add(self.project)
-        await compose_command.up(self.project, self.directory / "compose.json")
+        await compose_command.create(self.project, self.directory / "compose.json")
+        await self._containers.find()
+        self._created = True
 
     def _write_files(self) -> dict[str, Path]:
         """The directories of the members that read files, each with its files as they now are."""
@@ -351,30 +371,30 @@ class ComposeCluster(Cluster):
         if not hasattr(self, "_containers") or self._containers.lost:
             return
         ends = [
-            self._containers.end(service, "SIGTERM" if name in self.nodes else "SIGKILL",
-                                 STOP_GRACE_S)
-            for name, service in self._apps.items()
-        ]  # fmt: skip
+            self._containers.end(each, "SIGTERM" if name in self.nodes else "SIGKILL", STOP_GRACE_S)
+            for name, each in self._apps.items()
+        ]
         await asyncio.gather(*ends, return_exceptions=True)
-        await self._containers.save_logs()
+        await self._save_logs()
+
+    async def _save_logs(self) -> None:
+        await asyncio.gather(self._containers.save_logs(), self._ground.containers.save_logs())
 
     async def _take_down(self) -> None:
-        """Remove containers, network and volumes, and make sure of it. Raises TestbedError."""
+        """Remove containers and volumes, and make sure of it. Raises TestbedError."""
         lost = None
         if hasattr(self, "_containers"):
             lost = self._containers.lost
             await self._containers.close()
         file = self.directory / "compose.json"
         try:
-            try:
-                if file.exists():
-                    await compose_command.down(self.project, file)
-            finally:
-                await asyncio.to_thread(compose_command.remove_left_overs, self.project)
+            await compose_command.remove(self.project, file, complete=self._created)
         except TestbedError as error:
             if lost is None:
                 raise
             raise TestbedError(
                 f"{lost}; what it has left of this run, the next one or make clean removes"
             ) from error
+        finally:
+            self._leave()
         self._testbed.left_over.discard(self.project)

@@ -1,4 +1,4 @@
-"""`docker compose up` and `down`, as commands that end when their runner does."""
+"""`docker compose up`, `create` and `down`, as commands that end when their runner does."""
 
 from __future__ import annotations
 
@@ -34,18 +34,26 @@ async def up(project: str, file: Path) -> None:
         raise TestbedError(f"docker compose up failed: {said[-1000:]}; its file: {file}")
 
 
-async def down(project: str, file: Path) -> None:
-    """Remove containers, networks and volumes, also anonymous ones. Raises TestbedError."""
-    words = ("down", "--volumes", "--timeout", "0", "--remove-orphans")
-    code, said = await _compose(project, file, DOWN_WITHIN_S, *words)
+async def create(project: str, file: Path) -> None:
+    """Create everything in `file`, and start nothing. Raises TestbedError."""
+    code, said = await _compose(project, file, UP_WITHIN_S, "create", "--no-build")
     if code:
-        raise TestbedError(f"docker compose down failed: {said[-1000:]}")
+        raise TestbedError(f"docker compose create failed: {said[-1000:]}; its file: {file}")
 
 
-def remove_left_overs(project: str) -> None:
-    """Whatever `down` has missed: what was being created when it looked. Raises TestbedError."""
+async def remove(project: str, file: Path | None, *, complete: bool) -> None:
+    """Remove containers, networks and volumes, also anonymous ones. Raises TestbedError.
+
+    `complete`: nobody is making any of them; else `down` takes its turn first, after what the
+    engine was told last.
+    """
+    if not complete and file is not None and file.exists():
+        words = ("down", "--volumes", "--timeout", "0", "--remove-orphans")
+        code, said = await _compose(project, file, DOWN_WITHIN_S, *words)
+        if code:
+            raise TestbedError(f"docker compose down failed: {said[-1000:]}")
     try:
-        compose_owners.remove(f"{PROJECT}={project}")
+        await asyncio.to_thread(compose_owners.remove, f"{PROJECT}={project}")
     except (OSError, subprocess.SubprocessError) as error:
         raise TestbedError(
             f"{project} can't be removed, the Docker engine does not answer; "

@@ -31,7 +31,7 @@ NO_LOG = Path(os.devnull)
 
 
 class Containers:
-    """`watch()` before the project is brought up, `find()` after it; `close()` at the end.
+    """`watch()` before the project is made, `find()` after it; `close()` at the end.
 
     `logs`: the log file of each service; NO_LOG for one that has nothing to say.
     """
@@ -71,6 +71,9 @@ class Containers:
                 service = container["Labels"].get(SERVICE, "")
                 self._ids[service] = container.id
                 process = self.processes.get(service)
+                if process and container["State"] == "created":
+                    self._asked_to_end.add(service)  # nobody misses what was not started yet
+                    process.become("stopped")
                 if process and process.state == "running" and container["State"] == "exited":
                     code = (await container.show())["State"]["ExitCode"]
                     await self._ended(service, code)
@@ -84,6 +87,13 @@ class Containers:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._docker.close()
+
+    def id(self, service: str) -> str:
+        return self._ids[service]
+
+    def log_to(self, service: str, path: Path) -> None:
+        """Where the log of a container is saved from now on."""
+        self._logs[service] = self.processes[service].log = path
 
     def state(self, service: str) -> State:
         return self.processes[service].state
@@ -120,8 +130,15 @@ class Containers:
             raise TestbedError(f"{service} lives {within_s:g} s after SIGKILL")
         await self.end(service, "SIGKILL", ENDS_WITHIN_S)
 
+    async def start_all(self) -> None:
+        """Start what was created. Raises TestbedError."""
+        tried = await asyncio.gather(*map(self.start, self.processes), return_exceptions=True)
+        for error in tried:
+            if isinstance(error, BaseException):
+                raise error
+
     async def start(self, service: str) -> None:
-        """Start a stopped container."""
+        """Start a container that is stopped, or was only created."""
         await self._save_log(service)
         self._asked_to_end.discard(service)
         # A new one, so that its last words are not those of the one before.
@@ -129,7 +146,7 @@ class Containers:
         try:
             with _told(f"start {service}"):
                 await self._container(service).start(timeout=_timeout())
-        except TestbedError:
+        except BaseException:
             process.become("stopped")
             raise
 

@@ -50,9 +50,9 @@ class OpenLinks:
         self.control = packets
 
     async def close(self) -> None:
-        """Hang up; the links end with their containers."""
+        """Close the links and hang up; rules of packets end with their pods."""
         for relay in self._relays.values():
-            await relay.close()
+            await relay.close(links=True)
         for shell in self._shells.values():
             await shell.close()
 

@@ -1,4 +1,4 @@
-"""What a cluster is made of as a Compose project: pure functions from its description.
+"""What a cluster is made of as two Compose projects: pure functions from its description.
 
     runner ── c1's link ──▶ links ──▶ n1 (pod: address, names, namespace)
                               ▲        └─ n1-app (the node; killed and started within the pod)
@@ -8,6 +8,8 @@
   it. When the latter is killed the address stays and its port refuses at once, as that of a dead
   process does. (Without a pod the namespace goes with the container: dialling it then takes seconds
   to fail, and a partition by packet filter would heal by itself.)
+- Network, pods and links are one project, the *ground*; what runs in the pods is another one. A
+  run's next cluster can stand on the ground of the one before (`compose_ground.py`).
 - Addresses are fixed: a killed node returns to its own, and no name is ever looked up.
 - With `FAULTS=proxies` all links are in one container, a port each. With `FAULTS=packets` nodes
   dial each other directly, rules in the source's pod cut them, and each source's pod relays what
@@ -167,7 +169,7 @@ class Layout:
         for name in (*self.spec.node_names, *self.spec.member_names):
             yield name, self.port(name)
 
-    # --- the project
+    # --- the projects
 
     def pods(self) -> tuple[str, ...]:
         """The services that have an address of their own."""
@@ -179,20 +181,8 @@ class Layout:
         """The Compose service of each node and member."""
         return {name: app(name) for name in (*self.spec.node_names, *self.spec.member_names)}
 
-    def project(
-        self,
-        name: str,
-        images: Images,
-        labels: Mapping[str, str],
-        telemetry: Mapping[str, Path],
-        mounts: Mapping[Path, str],
-        files: Mapping[str, Path],
-    ) -> dict[str, Any]:
-        """The Compose file, as a dictionary.
-
-        `telemetry`: each node's file; `mounts`: for nodes, read-only; `files`: a directory for each
-        member that reads some.
-        """
+    def ground(self, name: str, images: Images, labels: Mapping[str, str]) -> dict[str, Any]:
+        """The Compose file of the network, the pods and the link proxies, as a dictionary."""
         services: dict[str, Any] = {}
         if self.plane == "proxies":
             services[LINKS] = self._placed(LINKS, "links", images.service)
@@ -201,21 +191,38 @@ class Layout:
                 services[pod] = self._placed(pod, "packet-pod", images.packets)
             else:
                 services[pod] = self._placed(pod, "pod", images.service)
-        for node in self.spec.nodes:
-            services[app(node.name)] = self._node(node, images, telemetry[node.name], mounts)
-        for member in self.spec.members:
-            services[app(member.name)] = self._member(member, images, files.get(member.name))
-        volumes = {volume(each): {"labels": dict(labels)} for each in self.apps()}
-        for service in services.values():
-            service |= {"labels": dict(labels), "pull_policy": "never"}
         subnet = {"subnet": f"{self.place.subnet}.0/24"}
         network = {"labels": dict(labels), "ipam": {"config": [subnet]}}
         return {
             "name": name,
-            "services": services,
-            "volumes": volumes,
+            "services": _labelled(services, labels),
             "networks": {"default": network},
         }
+
+    def project(
+        self,
+        name: str,
+        images: Images,
+        labels: Mapping[str, str],
+        pods: Mapping[str, str],
+        telemetry: Mapping[str, Path],
+        mounts: Mapping[Path, str],
+        files: Mapping[str, Path],
+    ) -> dict[str, Any]:
+        """The Compose file of the nodes and members, as a dictionary.
+
+        `pods`: the container that each runs in; `telemetry`: each node's file; `mounts`: for nodes,
+        read-only; `files`: a directory for each member that reads some.
+        """
+        services: dict[str, Any] = {}
+        for node in self.spec.nodes:
+            services[app(node.name)] = self._node(node, images, telemetry[node.name], mounts)
+        for member in self.spec.members:
+            services[app(member.name)] = self._member(member, images, files.get(member.name))
+        for each, service in self.apps().items():
+            services[service]["network_mode"] = f"container:{pods[each]}"
+        volumes = {volume(each): {"labels": dict(labels)} for each in self.apps()}
+        return {"name": name, "services": _labelled(services, labels), "volumes": volumes}
 
     def _placed(self, name: str, template: str, image: str) -> dict[str, Any]:
         ports = [
@@ -230,9 +237,6 @@ class Layout:
             **({"ports": ports} if ports else {}),
         }
 
-    def _in_pod(self, name: str, template: str, image: str) -> dict[str, Any]:
-        return {**_extends(template), "image": image, "network_mode": f"service:{name}"}
-
     def _node(
         self, node: NodeSpec, images: Images, telemetry: Path, mounts: Mapping[Path, str]
     ) -> dict[str, Any]:
@@ -242,7 +246,8 @@ class Layout:
             *(_bind(path, target, read_only=True) for path, target in mounts.items()),
         ]
         return {
-            **self._in_pod(node.name, "node", images.service),
+            **_extends("node"),
+            "image": images.service,
             "command": ["python", "-m", RUN_MODULE, node.module],
             "environment": _escaped(self.node_environment(node)),
             "volumes": volumes,
@@ -271,13 +276,20 @@ class Layout:
         self, member: MemberSpec, images: Images, files: Path | None
     ) -> dict[str, Any]:
         kind = KINDS[member.kind]
-        service = self._in_pod(member.name, kind.template, images.members[member.kind])
+        service = {**_extends(kind.template), "image": images.members[member.kind]}
         service["volumes"] = [
             {"type": "volume", "source": volume(member.name), "target": kind.data},
             *([_bind(files, FILES, read_only=True)] if files else []),
         ]
         service |= _escaped(kind.service(member, self))
         return service
+
+
+def _labelled(services: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: {**service, "labels": dict(labels), "pull_policy": "never"}
+        for name, service in services.items()
+    }
 
 
 def _extends(template: str) -> dict[str, Any]:

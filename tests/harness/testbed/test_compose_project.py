@@ -31,9 +31,13 @@ PLANES: tuple[Plane, ...] = ("proxies", "packets")
 
 def services_of(layout: Layout) -> dict[str, dict[str, object]]:
     telemetry = {node: Path(f"/{node}") for node in layout.spec.node_names}
-    project = layout.project("p", IMAGES, {"owner": "me"}, telemetry, {}, {})
+    pods = {name: f"pod of {name}" for name in (*layout.spec.node_names, *layout.spec.member_names)}
+    labels = {"owner": "me"}
+    ground = layout.ground("g", IMAGES, labels)
+    project = layout.project("p", IMAGES, labels, pods, telemetry, {}, {})
     assert json.loads(as_text(project)) == project
-    services: dict[str, dict[str, object]] = project["services"]
+    assert json.loads(as_text(ground)) == ground
+    services: dict[str, dict[str, object]] = ground["services"] | project["services"]
     return services
 
 
