@@ -40,10 +40,11 @@ async def scenario(stage: Stage) -> None:
     )  # fmt: skip
     async with stage.running(clients):
         await stage.require(lambda: min(map(clients.answered, nodes)) >= 10,
-                            within_s=15, what="10 answers beside each node")
+                            within_s=30, what="10 answers beside each node")
         await at_a_distance(stage, clients, name in AVAILABLE)
         await cut_apart(stage, clients, small, large)
         if name in AVAILABLE:
+            clients.rate_per_s = 5  # beside each node: at times no write is on its way
             await agreement(stage)
     if name in CONSISTENT:
         the_history_is_linearizable(stage)
@@ -73,7 +74,7 @@ async def cut_apart(stage: Stage, clients: NeighbourWorkload, small: list[str],
         await stage.require(lambda: all(len(clients.since(cut, node)) >= 15 for node in small),
                             within_s=20, what="15 operations beside each node of the small side")
         await stage.eventually(lambda: min(clients.answered(node, cut) for node in large) >= 15,
-                               within_s=15, what="15 answers beside each node of the large side")
+                               within_s=40, what="15 answers beside each node of the large side")
         here = [each for node in small for each in clients.since(cut, node)]
         there = [each for node in large for each in clients.since(cut, node)]
     answered, went_on = (sum(each.answered for each in side) for side in (here, there))
@@ -95,7 +96,7 @@ async def cut_apart(stage: Stage, clients: NeighbourWorkload, small: list[str],
 
 async def agreement(stage: Stage) -> None:
     healed = stage.now_ns()
-    done = await stage.eventually(lambda: alike(stage), within_s=15, what="all nodes have the same")
+    done = await stage.eventually(lambda: alike(stage), within_s=40, what="all nodes have the same")
     took_s = (stage.now_ns() - healed) / 1e9
     stage.figures(agreed_s=took_s)
     stage.claim("Healed, all nodes come to agree, under load", bool(done),

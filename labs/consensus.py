@@ -57,7 +57,7 @@ async def values_get_chosen(stage: Stage, alone: OneAtATime, told: Tail) -> bool
     def counts() -> tuple[int, int]:
         return len(alone.acknowledged("write")), len(told.named("become_candidate"))
     await stage.require(lambda: counts()[0] >= 20 or counts()[1] >= BALLOTS,
-                        within_s=20, what=f"20 values chosen, or {BALLOTS} ballots spent")
+                        within_s=60, what=f"20 values chosen, or {BALLOTS} ballots spent")
     chosen, ballots = counts()
     stage.figures(chosen=chosen, ballots=ballots)
     stage.claim("More values get chosen than ballots are spent", chosen > ballots,

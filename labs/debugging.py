@@ -49,7 +49,7 @@ async def order_events(stage: Stage) -> None:
         async with stage.fault(skew, f"{leader}, the leader: its clock {SKEW_MS} ms fast") as since:
             await stage.require(lambda: clients.writes("c1", since_ns=since) >= 20,
                                 within_s=20, what="20 writes acknowledged")
-            events = await exchanged(stage, since_ns=since, until_ns=stage.now_ns(), within_s=10)
+            events = await exchanged(stage, since_ns=since, until_ns=stage.now_ns(), within_s=30)
     methodical = stage.result.name == METHODICAL
     dates, clocks = dated(events), ["Lamport", "vector", "hybrid"] if methodical else ["wall"]
     early = {name: len(inversions(events, dates[name])) for name in clocks}

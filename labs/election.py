@@ -64,7 +64,7 @@ async def pause_the_leader(stage: Stage, store: list[str]) -> None:
             new = (await stage.require(
                 lambda: [event for node in store if node != old
                          for event in stage.protocol_events(node, "become_leader", since_ns=cut)],
-                within_s=10, what="another node leads the store"))[0]
+                within_s=30, what="another node leads the store"))[0]
         after = await proposals.ended()
     consensus_s = (new["at_ns"] - cut) / 1e9
     stage.figures(consensus_s=consensus_s, waited=after.total(), acknowledged=after["ok"])
@@ -76,17 +76,17 @@ async def pause_the_leader(stage: Stage, store: list[str]) -> None:
 
 async def depose(stage: Stage, acts: Acts, fault: Callable[[str], Planned],
                  text: str) -> Succession:
-    old = await stage.require(lambda: acts.acting(12), within_s=15,
+    old = await stage.require(lambda: acts.acting(12), within_s=40,
                               what="12 acts of the worker that holds the lease")
     async with stage.fault(fault(old.worker), text.format(old.worker)) as cut:
-        done = await stage.require(lambda: acts.succession(old, cut, 12), within_s=15,
+        done = await stage.require(lambda: acts.succession(old, cut, 12), within_s=40,
                                    what="12 acts of another worker, which holds the lease now")
         stage.figures(succeeded_s=(done.new.ended_ns - cut) / 1e9)
         stage.tell(f"{done.new.worker} holds the lease, token {done.new.token}; "
                    f"that of {old.worker} is {old.token}")
-    await stage.require(lambda: acts.late(done), within_s=10, what=f"an act of {old.worker}, late")
+    await stage.require(lambda: acts.late(done), within_s=30, what=f"an act of {old.worker}, late")
     await stage.require(lambda: stage.protocol_events(old.worker, "lose", since_ns=cut),
-                        within_s=10, what=f"{old.worker} knows that its lease is over")
+                        within_s=30, what=f"{old.worker} knows that its lease is over")
     return done
 
 

@@ -60,7 +60,7 @@ async def scenario(stage: Stage) -> None:
 async def blip_and_leak(stage: Stage, alarm: PrometheusApi, users: Writes, leader: str) -> None:
     sick, *others = sorted(stage.cluster.nodes, key=lambda node: node == leader)
     async with stage.fault(stage.nemesis.partition([[sick], others]), f"cut off: {sick}"):
-        await stage.require(lambda: stage.gave_up(sick, leader), within_s=10, what="it notices")
+        await stage.require(lambda: stage.gave_up(sick, leader), within_s=30, what="it notices")
         blip = await alarm.now()
         await users.burst(BLIP, sick)
         await stage.eventually(lambda: alarm.has_fired("Naive", blip), within_s=WITHIN_S,

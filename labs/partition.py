@@ -81,7 +81,7 @@ async def stop_an_ear(stage: Stage, clients: RegisterWorkload) -> None:
     deafness = stage.nemesis.partition({deaf: frozenset({leader})})
     async with stage.fault(deafness, f"one-way cut: {deaf} no longer hears {leader}") as cut:
         await stage.require(lambda: stage.gave_up(deaf, leader),
-                            within_s=10, what=f"{deaf} gives up its leader")
+                            within_s=30, what=f"{deaf} gives up its leader")
         since = stage.now_ns()
         await stage.eventually(lambda: clients.writes("c2", since_ns=since) >= 20,
                                within_s=15, what="20 more writes acknowledged")

@@ -180,7 +180,7 @@ def left_overs(runner: int) -> list[str]:
 
 
 def wait_until_gone(runner: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while left_overs(runner):
         assert time.monotonic() < deadline, left_overs(runner)
         time.sleep(0.05)

@@ -247,12 +247,12 @@ async def rig(count: int = 1, **settings: Any) -> AsyncIterator[Rig]:
     finally:
         await made.close()
     proxy = made.balancer.proxy
-    await until(lambda: not proxy.clients, 5, "all clients are gone")
+    await until(lambda: not proxy.clients, 15, "all clients are gone")
     assert not leaks, leaks
     assert '"level":"error"' not in log.getvalue(), log.getvalue()
     assert proxy.admission.in_flight == 0
     assert all(each.in_flight == 0 for each in proxy.backends.all.values())
     known = proxy.backends.all.values()
     await until(
-        lambda: not any(each.connections for each in known), 5, "all connections are closed"
+        lambda: not any(each.connections for each in known), 15, "all connections are closed"
     )

@@ -93,7 +93,7 @@ async def only_who_has_it_all_leads(
             told.led(late, since_ns=since_ns) is not None
             or told.refused(late, voters, since_ns=since_ns)
         ),
-        within_s=20,
+        within_s=60,
         what=f"{late} leads, or is refused",
     )
     last, now_ns = told.led(late, since_ns=since_ns), stage.now_ns()
