@@ -22,6 +22,7 @@ REPAIR_S = 1800.0  # until somebody has been woken, has looked and has repaired 
 CHECKED = {
     "LOAD_BALANCER_HEALTH_INTERVAL_MS": "100", "LOAD_BALANCER_HEALTH_TIMEOUT_MS": "1000",
     "LOAD_BALANCER_RETRY_ATTEMPTS": "3", "LOAD_BALANCER_RETRY_MINIMUM_PER_S": "10",
+    "LOAD_BALANCER_OUTLIER_EJECTION_MS": "1000",  # health checks keep out what stays dead longer
 }
 BLIND = {
     "LOAD_BALANCER_HEALTH_INTERVAL_MS": "0", "LOAD_BALANCER_OUTLIER_FAILURES": "0",

@@ -18,7 +18,7 @@ from labs.scenarios import replication as parts
 from labs.scenarios.replication import Adds, Desk, System, sent
 
 COMMON = {"KV_TICK_MS": "10", "KV_ELECTION_TICKS": "60", "KV_HEARTBEAT_TICKS": "3",
-          "KV_READ_SLOTS": "1", "KV_READ_MS": "16", "KV_ANTI_ENTROPY_TICKS": "10"}
+          "KV_READ_SLOTS": "1", "KV_READ_MS": "10", "KV_ANTI_ENTROPY_TICKS": "10"}
 REPLICAS, NEAR_MS, FAR_MS = 3, 15.0, 50.0  # how far from the leader the others are, one way
 ASYNC = {"KV_PROMOTION": "longest_log"}
 SEMI, SYNC = ({**ASYNC, "KV_ACKNOWLEDGEMENT": f"{how}synchronous"} for how in ("semi_", ""))
@@ -33,8 +33,8 @@ async def scenario(stage: Stage) -> None:
     system = SYSTEMS[stage.cluster.spec.name]
     leader, _, near = await parts.roles(stage, system)
     await parts.alike(stage, within_s=15)
-    here = Adds("c1", leader, seed=stage.seed, rate_per_s=25)
-    there, desk = Adds("c2", near, seed=stage.seed, rate_per_s=10), Desk(stage, "c2")
+    here = Adds("c1", leader, seed=stage.seed, rate_per_s=40)
+    there, desk = Adds("c2", near, seed=stage.seed, rate_per_s=20), Desk(stage, "c2")
     try:
         async with stage.running(here, there):
             await at_a_distance(stage, system, desk, here)

@@ -176,9 +176,7 @@ class Desk:
         return await asyncio.gather(*(one(at, key) for at, key in enumerate(keys)))
 
 
-async def replication_lag(
-    stage: Stage, desk: Desk, system: System, leader: str, far: str
-) -> float:
+async def replication_lag(stage: Stage, desk: Desk, system: System, leader: str, far: str) -> float:
     """How long after its acknowledgement a write showed at the replica `far`: the median of some,
     in ms, each asked for again and again."""
     lags: list[float] = []
@@ -206,9 +204,11 @@ async def conflicts(stage: Stage, desk: Desk, system: System, one: str, other: s
     replies = await asyncio.gather(*writes)
     both = list(zip(replies[::2], replies[1::2], strict=True))
     apart = sum(a is not None and b is not None and a.node != b.node for a, b in both)
+    near = [node for node in stage.cluster.nodes if node != other]  # its quorums take a trip longer
 
     async def all_found() -> bool:
-        await desk.read_all(keys, [other], system.certain)
+        told = _conflicting(stage, keys)
+        await desk.read_all([key for key in keys if key not in told], near, system.certain)
         return len(_conflicting(stage, keys)) >= apart
 
     if apart:  # on a slow machine some are not at once: then one leader had seen the other's
@@ -278,11 +278,8 @@ async def alike(stage: Stage, *, within_s: float) -> None:
 
 async def missing(desk: Desk, system: System, kept: Sequence[str], nodes: list[str]) -> int:
     """How many of these acknowledged keys none of `nodes` has."""
-    left = list(kept)
-    for node in nodes:
-        found = await desk.read_all(left, [node], system.anywhere)
-        left = [key for key, value in zip(left, found, strict=True) if value is None]
-    return len(left)
+    each = await asyncio.gather(*(desk.read_all(kept, [node], system.anywhere) for node in nodes))
+    return sum(all(value is None for value in found) for found in zip(*each, strict=True))
 
 
 async def sent(stage: Stage, load: Adds, writes: int) -> None:
