@@ -5,6 +5,7 @@ Claim.    Both deliver again what was not acknowledged, keep the order of a key,
 Method.   The same load and consumers on both: kill a consumer at work; pause all until a backlog
           stands; kill and start the brokers meanwhile; go on. Then read what each still has.
 Control.  The same consumers acknowledge before they process: a crash loses what was under way.
+          They are groups of their own, and get the same messages from the same brokers.
 """
 
 from labs.harness.lab.definition import Lab, Prediction, Results, Variant
@@ -14,20 +15,20 @@ from labs.harness.workloads import consumer_groups as groups
 from labs.harness.workloads import rabbitmq_queue
 from labs.harness.workloads.messages import MessageWorkload, send_poison
 from labs.harness.workloads.statistics import percentile
-from labs.scenarios.queues import NAMES, backlog, compare, judge, throughput
+from labs.scenarios.queues import NAMES, backlog, judge, throughput
 
 POISON = 5
 WORK = {"CONSUMER_SERVICE_TIME_MS": "300", "CONSUMER_CONCURRENCY": "128",
-        "CONSUMER_SESSION_TIMEOUT_MS": "2000", "CONSUMER_COMMIT_INTERVAL_MS": "500"}
+        "CONSUMER_SESSION_TIMEOUT_MS": "1500", "CONSUMER_COMMIT_INTERVAL_MS": "500"}
 
 
-def cluster(guarantee: str) -> ClusterSpec:
+def cluster(guarantee: str, when: str) -> ClusterSpec:
     nodes = []
     for broker in NAMES:
-        settings = {**WORK, "CONSUMER_BROKER": broker, "CONSUMER_GUARANTEE": guarantee}
-        dials = (broker, "redis")
+        settings, dials = {**WORK, "CONSUMER_BROKER": broker}, (broker, "redis")
+        consumers = {f"{broker}-{when}": {**settings, "CONSUMER_GUARANTEE": guarantee}}
         nodes += [*groups.producers((f"{broker}-p",), settings, dials),
-                  *groups.consumers({broker: settings}, dials=dials)]
+                  *groups.consumers(consumers, dials=dials)]
     members = (MemberSpec("kafka", "kafka"), MemberSpec("rabbitmq", "rabbitmq", optional=True),
                MemberSpec("redis", "redis"))
     return ClusterSpec("queues", tuple(nodes), ("c1",), False, members)
@@ -35,41 +36,39 @@ def cluster(guarantee: str) -> ClusterSpec:
 
 async def scenario(stage: Stage) -> None:
     brokers = [broker for broker in NAMES if broker in stage.cluster.members]
-    workers = {broker: [f"{broker}-1", f"{broker}-2"] for broker in brokers}
+    workers = {broker: dict[str, list[str]]() for broker in brokers}
+    for each in stage.together:
+        for group, nodes in groups.groups_of(each).items():
+            workers[group.partition("-")[0]][group] = nodes
+    kafka = [node for nodes in workers["kafka"].values() for node in nodes]
     senders = tuple(f"{broker}-p" for broker in brokers)
-    load = MessageWorkload("c1", senders, seed=stage.seed, rate_per_s=60, kinds=("order", "audit"))
+    load = MessageWorkload("c1", senders, seed=stage.seed, rate_per_s=80, kinds=("order", "audit"))
     await stage.cluster.ready(120)
     await throughput(stage, brokers)
     if "rabbitmq" in brokers:
         await rabbitmq_queue.bind(stage.cluster, "audit", "messages", "audit.#")
     async with stage.running(load):
-        await groups.owned(stage, workers["kafka"])
+        await groups.owned(stage, kafka)
         since = stage.now_ns()
         await stage.require(lambda: all(len(load.of(each, since)) >= 100 for each in senders),
                             within_s=60, what="100 messages through each broker")
-        for broker in brokers:
-            times = groups.latencies_ms(stage, workers[broker], since)
-            shown = f"{percentile(times, 50):.0f} / {percentile(times, 99):.0f} ms"
-            stage.figures(**{f"{broker}_ms": shown})
-        victims = [await groups.busiest(stage, nodes) for nodes in workers.values()]
+        for each in stage.together:
+            for group, nodes in groups.groups_of(each).items():
+                times = groups.latencies_ms(each, nodes, since)
+                shown = f"{percentile(times, 50):.0f} / {percentile(times, 99):.0f} ms"
+                each.figures(**{f"{group.partition('-')[0]}_ms": shown})
+        victims = [await groups.busiest(stage, nodes)
+                   for found in workers.values() for nodes in found.values()]
         await groups.at_work(stage, victims)
         async with stage.fault(stage.nemesis.kill(victims), f"killed: {' '.join(victims)}"):
-            await groups.owned(stage, [each for each in workers["kafka"] if each not in victims])
-        await groups.owned(stage, workers["kafka"])
+            await groups.owned(stage, [each for each in kafka if each not in victims])
+        await groups.owned(stage, kafka)
         await backlog(stage, load, workers, senders)
         poison = {broker: await send_poison(stage.cluster, "c1", f"{broker}-p", POISON)
                   for broker in brokers}
-    await groups.drained(stage, ["kafka"], ["messages.rabbitmq"] if "rabbitmq" in brokers else [])
-    for broker in brokers:
-        await judge(stage, broker, load, poison[broker])
-    if "rabbitmq" in brokers:
-        await compare(stage, load)
-    else:
-        stage.figures(rabbitmq_ms="–", rabbitmq_rate="–", rabbitmq_lost="–", routed="–")
-        for text in ("RabbitMQ loses no acknowledged message", "RabbitMQ keeps a key's order",
-                     "RabbitMQ puts poison aside", "Kafka can be read again, a queue can't",
-                     "RabbitMQ routes by key"):
-            stage.needs(text, "RabbitMQ")
+    await groups.drained(stage, workers["kafka"],
+                         [f"messages.{group}" for group in workers.get("rabbitmq", ())])
+    await judge(stage, load, poison)
 
 
 def answer(results: Results) -> str:
@@ -90,13 +89,13 @@ def answer(results: Results) -> str:
 
 
 LAB = Lab(
-    name="queues", questions=(20,), scenario=scenario, answer=answer,
+    name="queues", questions=(20,), scenario=scenario, answer=answer, together=True,
     question="Kafka or RabbitMQ: what do queues guarantee when things crash?",
     variants=(
         Variant("acknowledge after", "holds", "the work is done before the broker hears of it",
-                lambda _: cluster("effectively_once")),
+                lambda _: cluster("effectively_once", "after")),
         Variant("acknowledge before", "breaks", "the broker forgets it before the work is done",
-                lambda _: cluster("at_most_once")),
+                lambda _: cluster("at_most_once", "before")),
     ),
     predictions=(
         Prediction("A consumer acknowledges first and is killed at work. Is anything lost?",

@@ -180,9 +180,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._listener.revoked([joined(each) for each in revoked])
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._committed = {}
+        self._committed, consumer = {}, self._consumer
         await self._listener.assigned([joined(each) for each in assigned])
-        self._release("rebalance")
+        if consumer is self._consumer:  # else it is for another to say that its partitions are here
+            self._release("rebalance")
 
     async def poll(self, records_max: int, within_s: float) -> list[Record]:
         consumer = self._running()
@@ -259,6 +260,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         headers = [(ID, record.id.encode())]
         headers += [(name, text.encode()) for name, text in record.headers if name != ID]
         headers += [
+            ("group", self._config.group.encode()),  # others may have processed it
             ("reason", dead.reason.encode()),
             ("attempts", str(dead.attempts).encode()),
             ("origin", f"{record.partition}/{record.offset}".encode()),

@@ -256,7 +256,11 @@ class RabbitSource:
             copy = aio_pika.Message(
                 record.value,
                 message_id=record.id,
-                headers={**dict(record.headers), "reason": dead.reason},
+                headers={
+                    **dict(record.headers),
+                    "reason": dead.reason,
+                    "x-first-death-queue": self._queue_name,  # as RabbitMQ says of a rejected one
+                },
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             )
             await exchange.publish(copy, record.key or "", timeout=WITHIN_S)

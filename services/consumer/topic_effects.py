@@ -125,7 +125,8 @@ class TransactionalEffects:
         if amount is None:
             topic = f"{self._config.topic}.dead"
             key = None if record.key is None else record.key.encode()
-            headers = [(ID, record.id.encode()), ("reason", b"rejected")]
+            group = ("group", self._config.group.encode())
+            headers = [(ID, record.id.encode()), group, ("reason", b"rejected")]
             await producer.send(topic, record.value, key, headers=headers)
             return "rejected"
         key, value, headers = _result(record, amount)

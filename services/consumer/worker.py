@@ -80,6 +80,7 @@ class Worker:
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._broken: BrokerDown | None = None
+        self._life = 0  # how often the broker was lost: what was begun before belongs to nobody
 
     # ------------------------------------------------------------------ life
 
@@ -98,6 +99,7 @@ class Worker:
             except BrokerDown as error:
                 self._log.warning("the broker is lost", error=str(error))
                 self.joined, self._broken = False, None
+                self._life += 1
                 self.lost(self.core.partitions)
                 await self.source.stop()
 
@@ -128,7 +130,7 @@ class Worker:
 
     async def assigned(self, partitions: Iterable[str]) -> None:
         self.counts["rebalances"] += 1
-        wanted = list(partitions)
+        wanted, life = list(partitions), self._life
         self._log.info("assigned", partitions=wanted)
         try:
             await self._effects.assigned(wanted)
@@ -139,6 +141,8 @@ class Worker:
                     await self.source.rewind(partition)
         except Exception as error:  # a transactional id that can't be had yet
             self._log.warning("effects are not ready", error=repr(error))
+        if life != self._life:
+            return  # meanwhile the broker was lost, and with it what that connection was given
         for partition in wanted:
             self.core.assigned(partition, self._now())
         self._turn()
@@ -261,6 +265,7 @@ class Worker:
     async def _start_over(self, batch: Batch) -> None:
         """Whether the transaction was committed is not known here: its offsets know."""
         partition, ours = batch.partition, self.core.current(batch.number)
+        life = self._life
         down: Outcome = "unavailable"
         self.core.finished(batch.number, [down], self._now())
         if not ours:
@@ -273,9 +278,10 @@ class Worker:
             await self.source.rewind(partition)
         except Exception as error:
             # All of it then: what is read from here on must begin at the commit.
-            self._broken = BrokerDown(f"{partition} can't start over: {error!r}")
+            if life == self._life:
+                self._broken = BrokerDown(f"{partition} can't start over: {error!r}")
             return
-        if partition in self.core.partitions:
+        if life == self._life and partition in self.core.partitions:
             self.core.forget(partition)
             self.core.assigned(partition, self._now())
 

@@ -43,8 +43,10 @@ class Variant:
 class Lab:
     """One interview question, its experiment and its answer.
 
-    `scenario` runs once per variant, under the same seed, load and fault timetable. `answer` and
-    `comparison` get the results by variant name and quote figures of this run alone.
+    `scenario` runs once per variant, under the same seed, load and fault timetable; `together`,
+    once for all of them, each on nodes of its own in one cluster with the same members (brokers
+    that take seconds to start), under the very same faults. `answer` and `comparison` get the
+    results by variant name and quote figures of this run alone.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Lab:
     variants: tuple[Variant, ...]
     scenario: Callable[[Stage], Awaitable[None]]
     answer: Callable[[Results], str]
+    together: bool = False
     predictions: tuple[Prediction, ...] = ()
     comparison: tuple[tuple[str, str], ...] = ()  # row title, format of its figures
     compared: tuple[str, ...] = ()  # the variants that it has columns for; none: all of them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 
 ROOT = Path(__file__).resolve().parents[3]
+SHARED = "shared"  # what variants leave behind that share a cluster
 JOINED = ("history.jsonl", "faults.jsonl", "events.jsonl")
 
 
@@ -48,6 +50,17 @@ def join(directory: Path, variants: list[str]) -> None:
             for variant in variants:
                 for line in _lines(directory / slug(variant), name):
                     joined.write(msgspec.json.encode({"variant": variant, **line}) + b"\n")
+
+
+def share(shared: Path, own: Path, others: Collection[str]) -> None:
+    """Make a variant's directory from that of the cluster that it shared, by links.
+
+    `others`: nodes that are other variants' alone; what they told is left out.
+    """
+    own.mkdir()
+    for path in sorted(shared.iterdir()):
+        if path.is_file() and path.name.partition(".")[0] not in others:
+            (own / path.name).symlink_to(Path("..", shared.name, path.name))
 
 
 def _lines(directory: Path, name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from labs.harness.history import Recorder
 from labs.harness.lab.definition import Lab, Results, Variant
-from labs.harness.lab.directory import join, near, slug
+from labs.harness.lab.directory import SHARED, join, near, share, slug
 from labs.harness.lab.environment import describe
 from labs.harness.lab.options import Options
 from labs.harness.lab.stage import InvalidRun, Stage
@@ -23,6 +23,7 @@ from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, Word, 
 from labs.harness.links.control import LinksError
 from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
 from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut
+from labs.harness.testbed.description import joined
 from labs.harness.testbed.launcher import Launched
 from labs.harness.testbed.local import LocalTestbed
 
@@ -67,13 +68,10 @@ async def _run(
         testbed = _testbed(options, directory, launched)
         await stack.enter_async_context(testbed)
         _introduce(lab, options, story)
-        for variant in lab.variants:
-            if variant.on and options.substrate not in variant.on:
-                story.note(f"left out on {options.substrate}: {variant.name}, {variant.about}")
-                continue
-            result = await _run_variant(lab, variant, options, story, testbed, directory, faults)
-            results[variant.name] = result
-            if result.trouble is not None or (result.crash is not None and not result.may_stop):
+        for variants in _rounds(lab, options, story):
+            found = await _run_variants(lab, variants, options, story, testbed, directory, faults)
+            results |= {result.name: result for result in found}
+            if any(_worthless(result) for result in found):
                 break  # an experiment that can't be trusted is not worth the other variants' time
     word, reason = decide(list(results.values()), faults)
     verdict = Verdict(
@@ -117,39 +115,61 @@ def _testbed(options: Options, directory: Path, launched: Launched | None) -> Te
     return ComposeTestbed(directory, options.engine, plane=options.plane, overlap=True)
 
 
-async def _run_variant(
+def _rounds(lab: Lab, options: Options, story: Story) -> list[list[Variant]]:
+    """The variants that run here: one after another, or `together` all at once."""
+    wanted = []
+    for variant in lab.variants:
+        if variant.on and options.substrate not in variant.on:
+            story.note(f"left out on {options.substrate}: {variant.name}, {variant.about}")
+        else:
+            wanted.append(variant)
+    return [wanted] if lab.together else [[variant] for variant in wanted]
+
+
+def _worthless(result: VariantResult) -> bool:
+    return result.trouble is not None or (result.crash is not None and not result.may_stop)
+
+
+async def _run_variants(
     lab: Lab,
-    variant: Variant,
+    variants: list[Variant],
     options: Options,
     story: Story,
     testbed: Testbed,
     directory: Path,
     faults: list[FaultRecord],
-) -> VariantResult:
-    result = VariantResult(
-        name=variant.name,
-        expected=variant.expected,
-        about=variant.about,
-        may_stop=variant.may_stop,
-    )
-    story.variant(variant.name, variant.expected, variant.about)
+) -> list[VariantResult]:
+    """One variant, or several that share a cluster; what spoils that spoils each of them."""
+    results = [
+        VariantResult(
+            name=variant.name,
+            expected=variant.expected,
+            about=variant.about,
+            may_stop=variant.may_stop,
+        )
+        for variant in variants
+    ]
+    for variant in variants:
+        story.variant(variant.name, variant.expected, variant.about)
     began = time.monotonic()
+    trouble = crash = None
     try:
-        async with _stage(variant, result, options, story, testbed, directory, faults) as stage:
+        async with _stage(variants, results, options, story, testbed, directory, faults) as stage:
             try:
                 await lab.scenario(stage)
             except TROUBLE:
-                result.crash = _crash(stage)
+                crash = _crash(stage)
                 raise
-    except TROUBLE as trouble:
-        if result.crash is None:
-            result.trouble = str(trouble)
-        story.error(result.crash or str(trouble))
+    except TROUBLE as error:
+        trouble = None if crash else str(error)
+        story.error(crash or str(error))
     finally:
         story.pause()
         story.now = None
-    result.elapsed_s = round(time.monotonic() - began, 3)
-    return result
+    for result in results:
+        result.trouble, result.crash = trouble, crash
+        result.elapsed_s = round(time.monotonic() - began, 3)
+    return results
 
 
 def _crash(stage: Stage) -> str | None:
@@ -166,8 +186,8 @@ def _crash(stage: Stage) -> str | None:
 
 @asynccontextmanager
 async def _stage(
-    variant: Variant,
-    result: VariantResult,
+    variants: list[Variant],
+    results: list[VariantResult],
     options: Options,
     story: Story,
     testbed: Testbed,
@@ -175,17 +195,19 @@ async def _stage(
     faults: list[FaultRecord],
 ) -> AsyncIterator[Stage]:
     """Everything a scenario needs, undone in reverse order whatever happens."""
-    own = directory / slug(variant.name)
+    own = directory / (SHARED if len(variants) > 1 else slug(variants[0].name))
     own.mkdir()
+    specs = [variant.cluster(options.nodes) for variant in variants]
     async with AsyncExitStack() as stack:
+        for variant, spec in zip(variants, specs, strict=True):
+            if len(variants) > 1:
+                others = {node for each in specs for node in each.node_names}
+                others -= {*spec.node_names}
+                stack.callback(share, own, directory / slug(variant.name), others)
         recorder = stack.enter_context(Recorder(own / "history.jsonl", _clock_ns(options)))
         story.now = lambda: recorder.now_ns() / 1e9
-        result.start_ns = recorder.start_ns
-        spec = variant.cluster(options.nodes)
-        cluster = await stack.enter_async_context(testbed.cluster(spec, directory=own))
-        result.nodes, result.places = list(cluster.nodes), list(cluster.clients)
-        result.members = cluster.member_flavours()
-        for member, flavour in result.members.items():
+        cluster = await stack.enter_async_context(testbed.cluster(joined(specs), directory=own))
+        for member, flavour in cluster.member_flavours().items():
             story.note(f"{member}: {flavour}")
         nemesis = Nemesis(
             cluster,
@@ -194,19 +216,29 @@ async def _stage(
             random=Random(options.seed),
             enabled=options.nemesis,
         )
-        stack.callback(lambda: faults.extend(_faults_of(variant, nemesis)))
+        stack.callback(
+            lambda: faults.extend(fault for each in variants for fault in _faults_of(each, nemesis))
+        )
         stack.callback(nemesis.close)
         stack.push_async_callback(nemesis.heal_all)
-        stage = Stage(
-            cluster=cluster,
-            recorder=recorder,
-            nemesis=nemesis,
-            story=story,
-            result=result,
-            directory=own,
-            seed=options.seed,
-        )
-        yield stage
+        stages = []
+        for result, spec in zip(results, specs, strict=True):
+            result.start_ns, result.members = recorder.start_ns, cluster.member_flavours()
+            result.nodes = [node for node in cluster.nodes if node in spec.node_names]
+            result.places = list(cluster.clients)
+            stage = Stage(
+                cluster=cluster,
+                recorder=recorder,
+                nemesis=nemesis,
+                story=story,
+                result=result,
+                directory=own,
+                seed=options.seed,
+            )
+            stages.append(stage)
+        for stage in stages:
+            stage.together = tuple(stages)
+        yield stages[0]
 
 
 def _clock_ns(options: Options) -> Callable[[], int]:

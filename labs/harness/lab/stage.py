@@ -40,6 +40,9 @@ class Stage:
 
     `random` is seeded from the run's seed: the same for every variant, so that all of them get the
     same load and the same choices. Times are seconds since the variant's recorder started.
+
+    `together`: the stages of all variants that share the cluster (of a lab that says so), this one
+    among them. Load, faults and waits are whoever's; figures and claims are each one's own.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Stage:
         self.directory = directory
         self.seed = seed
         self.random = Random(seed)
+        self.together: tuple[Stage, ...] = (self,)
 
     @property
     def history_path(self) -> Path:
@@ -206,7 +210,8 @@ class Stage:
                 stack.push_async_callback(workload.stop)
             yield
         late_ms = max(workload.lateness_s for workload in workloads) * 1000
-        self.figures(load_late_ms=round(late_ms, 1))
+        for stage in self.together:
+            stage.figures(load_late_ms=round(late_ms, 1))
 
     @asynccontextmanager
     async def fault(self, planned: Planned, text: str) -> AsyncIterator[int]:

@@ -7,7 +7,7 @@ groups only dial. Links join them, one for each direction in which connections a
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
@@ -215,3 +215,16 @@ def lease_cluster(
         NodeSpec("r1", "resource", {"RESOURCE_FENCING": "on" if fencing else "off"}, dials=()),
     )
     return ClusterSpec(name or f"lease-{'fenced' if fencing else 'unfenced'}", specs, clients)
+
+
+def joined(specs: Sequence[ClusterSpec]) -> ClusterSpec:
+    """One cluster with the nodes of all of `specs`, which have the same members and clients.
+
+    A node that several of them describe in the same words is one node. Raises ValueError when one
+    name is described in two ways.
+    """
+    nodes: list[NodeSpec] = []
+    for spec in specs:
+        assert (spec.members, spec.clients) == (specs[0].members, specs[0].clients), spec.name
+        nodes += [node for node in spec.nodes if node not in nodes]
+    return replace(specs[0], nodes=tuple(nodes))

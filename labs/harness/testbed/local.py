@@ -226,11 +226,11 @@ class LocalCluster(Cluster):
     # --- how it is done
 
     async def start_all(self) -> None:
-        """Links first, then the nodes and members, all at once."""
+        """Links first, then all at once: members, which take seconds, a little before the nodes."""
         self.directory.mkdir(parents=True, exist_ok=True)
         await self._start_links()
         await asyncio.gather(
-            *map(self._spawn, (*self.nodes, *self.members)), *map(self._start_helper, self.members)
+            *map(self._spawn, (*self.members, *self.nodes)), *map(self._start_helper, self.members)
         )
 
     async def _start_links(self) -> None:

@@ -19,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-
 
 from labs.harness.testbed.cluster import Cluster
 
-MESSAGES = 2_000
+MESSAGES = {"kafka": 4_000, "rabbitmq": 1_000}  # what takes each about half a second to get in
 BODY = b"x" * 100
 IN_FLIGHT = 500
 WITHIN_S = 30.0
@@ -35,7 +35,7 @@ class Throughput(NamedTuple):
 
 async def kafka(cluster: Cluster, member: str = "kafka") -> Throughput:
     """Through a topic of its own, of one partition."""
-    address = cluster.direct_address(member)
+    address, count = cluster.direct_address(member), MESSAGES["kafka"]
     await _make_topic(address)
     producer = AIOKafkaProducer(bootstrap_servers=address, acks="all", linger_ms=5)
     consumer = AIOKafkaConsumer(bootstrap_servers=address, fetch_max_wait_ms=50)
@@ -43,17 +43,17 @@ async def kafka(cluster: Cluster, member: str = "kafka") -> Throughput:
     await producer.start()
     try:
         await producer.send_and_wait(NAME, BODY, partition=0)  # it is known who leads it
-        sent = await _send(lambda: _delivered(producer))
+        sent = await _send(lambda: _delivered(producer), count)
         await consumer.start()
         try:
             consumer.assign([place])
             await consumer.seek_to_beginning(place)
-            began, left = time.perf_counter(), MESSAGES + 1
+            began, left = time.perf_counter(), count + 1
             async with asyncio.timeout(WITHIN_S):
                 while left > 0:
                     found = await consumer.getmany(place, timeout_ms=100)
                     left -= sum(map(len, found.values()))
-            taken = MESSAGES / (time.perf_counter() - began)
+            taken = count / (time.perf_counter() - began)
         finally:
             await consumer.stop()
     finally:
@@ -77,15 +77,16 @@ async def _delivered(producer: Any) -> None:
 async def rabbitmq(cluster: Cluster, member: str = "rabbitmq") -> Throughput:
     """Through a queue of its own, which is removed."""
     host, _, port = cluster.direct_address(member).rpartition(":")
+    count = MESSAGES["rabbitmq"]
     connection = await aio_pika.connect(host=host, port=int(port), timeout=WITHIN_S)
     async with connection:
         channel = await connection.channel(publisher_confirms=True)
         queue = await channel.declare_queue(NAME, durable=True)
         message = aio_pika.Message(BODY, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         exchange = channel.default_exchange
-        sent = await _send(lambda: exchange.publish(message, NAME))
+        sent = await _send(lambda: exchange.publish(message, NAME), count)
         await channel.set_qos(prefetch_count=IN_FLIGHT)
-        left, done = MESSAGES, asyncio.Event()
+        left, done = count, asyncio.Event()
 
         async def take(delivered: aio_pika.abc.AbstractIncomingMessage) -> None:
             nonlocal left
@@ -98,14 +99,14 @@ async def rabbitmq(cluster: Cluster, member: str = "rabbitmq") -> Throughput:
         tag = await queue.consume(take)
         async with asyncio.timeout(WITHIN_S):
             await done.wait()
-        taken = MESSAGES / (time.perf_counter() - began)
+        taken = count / (time.perf_counter() - began)
         await queue.cancel(tag)
         await queue.delete(if_unused=False, if_empty=False)
     return Throughput(sent, taken)
 
 
-async def _send(one: Callable[[], Awaitable[Any]]) -> float:
-    """Do `one` for each of the messages, many at a time; how many a second are confirmed."""
+async def _send(one: Callable[[], Awaitable[Any]], count: int) -> float:
+    """Do `one` for each of `count` messages, many at a time; how many a second are confirmed."""
     places = asyncio.Semaphore(IN_FLIGHT)
 
     async def send() -> None:
@@ -114,5 +115,5 @@ async def _send(one: Callable[[], Awaitable[Any]]) -> float:
 
     began = time.perf_counter()
     async with asyncio.timeout(WITHIN_S):
-        await asyncio.gather(*(send() for _ in range(MESSAGES)))
-    return MESSAGES / (time.perf_counter() - began)
+        await asyncio.gather(*(send() for _ in range(count)))
+    return count / (time.perf_counter() - began)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from labs.harness.lab.stage import InvalidRun, Stage
 from labs.harness.testbed.description import NodeSpec
@@ -39,28 +41,56 @@ def has_transactions(stage: Stage, member: str = "kafka") -> bool:
 
 
 def groups_of(stage: Stage) -> dict[str, list[str]]:
-    """The consumers by group, without those whose transactions the broker does not know."""
+    """The variant's consumers by group, without those whose transactions the broker does not
+    know."""
     found: dict[str, list[str]] = {}
     for node in stage.cluster.spec.nodes:
         transactional = node.environment.get("CONSUMER_GUARANTEE") == "transactional"
-        if GROUP in node.environment and (not transactional or has_transactions(stage)):
+        wanted = node.name in stage.result.nodes and GROUP in node.environment
+        if wanted and (not transactional or has_transactions(stage)):
             found.setdefault(node.environment[GROUP], []).append(node.name)
     return found
 
 
+def senders_of(stage: Stage) -> tuple[str, ...]:
+    """The variant's producers."""
+    nodes = stage.cluster.spec.nodes
+    own = [node.name for node in nodes if node.environment.get("CONSUMER_SINK") == "none"]
+    return tuple(name for name in own if name in stage.result.nodes)
+
+
+async def _all(
+    stage: Stage, nodes: list[str], condition: Callable[[Mapping[str, Any]], Any]
+) -> dict[str, Mapping[str, Any]]:
+    """The statuses of these nodes, if `condition` is true of each; else empty.
+
+    Made to be asked over and over of a dozen nodes, on the cores that these need themselves: the
+    one of which it was not true, moved to the front of `nodes`, is asked alone the next time, and
+    the others only when it has come round.
+    """
+
+    async def told(names: list[str]) -> dict[str, Mapping[str, Any]]:
+        answers = await asyncio.gather(*map(stage.cluster.status, names))
+        found = {name: each for name, each in zip(names, answers, strict=True) if each}
+        missing = [name for name in names if not (name in found and condition(found[name]))]
+        for name in missing[:1]:
+            nodes.remove(name)
+            nodes.insert(0, name)
+        return {} if missing else found
+
+    return await told(nodes) if await told(nodes[:1]) else {}
+
+
 async def owned(stage: Stage, nodes: Iterable[str], partitions: int = PARTITIONS) -> None:
     """Until each of these consumers has some of its group's partitions, and together all."""
-    wanted = tuple(nodes)
+    wanted = list(nodes)
 
     async def all_taken() -> bool:
-        statuses = await stage.cluster.statuses()
+        statuses = await _all(stage, wanted, lambda status: status["partitions"])
         counts: Counter[str] = Counter()
-        for node in wanted:
-            status = statuses[node]
-            if status is None or not status["partitions"]:
-                return False
+        for node, status in statuses.items():
             counts[node.rpartition("-")[0]] += len(status["partitions"])
-        return all(count == partitions for count in counts.values())
+        return bool(counts) and all(count == partitions for count in counts.values())
 
     what = f"{' '.join(wanted)} have all partitions of their groups"
     await stage.require(all_taken, within_s=90, what=what)
@@ -68,12 +98,10 @@ async def owned(stage: Stage, nodes: Iterable[str], partitions: int = PARTITIONS
 
 async def at_work(stage: Stage, nodes: Iterable[str], records: int = 5) -> None:
     """Until each of these consumers has that many records in flight: a kill shall catch some."""
-    wanted = tuple(nodes)
+    wanted = list(nodes)
 
     async def busy() -> bool:
-        statuses = await stage.cluster.statuses()
-        told = [statuses[node] for node in wanted]
-        return all(status is not None and status["in_flight"] >= records for status in told)
+        return bool(await _all(stage, wanted, lambda status: status["in_flight"] >= records))
 
     what = f"{records} records in flight at each of {' '.join(wanted)}"
     await stage.require(busy, within_s=60, what=what)
@@ -81,23 +109,29 @@ async def at_work(stage: Stage, nodes: Iterable[str], records: int = 5) -> None:
 
 async def drained(stage: Stage, groups: Iterable[str], queues: Iterable[str] = ()) -> None:
     """Until outboxes and `queues` are empty, and the groups have committed all, and done it."""
-    wanted = tuple(groups)
-    idle = {
-        node.name
-        for node in stage.cluster.spec.nodes
-        if node.environment.get("CONSUMER_GUARANTEE") == "transactional"
-        and node.environment[GROUP] not in wanted
+    specs, wanted = stage.cluster.spec.nodes, frozenset(groups)
+    topics = {
+        node.environment[GROUP]: node.environment.get("CONSUMER_TOPIC", TOPIC)
+        for node in specs
+        if node.environment.get(GROUP) in wanted
     }
+    awaited = [
+        node.name
+        for node in specs
+        # With others its broker knows no transactions, so that it never finishes.
+        if node.environment.get("CONSUMER_GUARANTEE") != "transactional"
+        or node.environment[GROUP] in topics
+    ]
 
     async def nothing_left() -> bool:
-        for node, status in (await stage.cluster.statuses()).items():
-            if node in idle:
-                continue  # its broker knows no transactions, so that it never finishes
-            if status is None or status["in_flight"] or status["outbox"]:
-                left[:] = [f"{node}: {status and (status['in_flight'], status['outbox'])}"]
-                return False
-        behind = [await kafka_log.behind(stage.cluster, each, TOPIC, PARTITIONS) for each in wanted]
-        left[:] = [f"{group} {count} behind" for group, count in zip(wanted, behind, strict=True)]
+        if not await _all(stage, awaited, lambda told: not told["in_flight"] + told["outbox"]):
+            left[:] = [f"{awaited[0]} has something under way"]
+            return False
+        behind = [
+            await kafka_log.behind(stage.cluster, group, topic, PARTITIONS)
+            for group, topic in topics.items()
+        ]
+        left[:] = [f"{group} {count} behind" for group, count in zip(topics, behind, strict=True)]
         ready = [await rabbitmq_queue.count(stage.cluster, queue) for queue in queues]
         left.extend(f"{count} in a queue" for count in ready)
         return not any(behind + ready)

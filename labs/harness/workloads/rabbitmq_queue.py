@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
@@ -37,11 +38,20 @@ async def count(cluster: Cluster, queue: str, member: str = "rabbitmq") -> int:
         return found.declaration_result.message_count or 0
 
 
-async def take(cluster: Cluster, queue: str, member: str = "rabbitmq") -> list[tuple[str, str]]:
-    """Id and routing key of every message in the queue, which is empty then."""
-    found = []
+class Taken(NamedTuple):
+    """A message that stood in a queue. `died_in`: the queue that it was a dead letter of."""
+
+    id: str
+    key: str
+    died_in: str
+
+
+async def take(cluster: Cluster, queue: str, member: str = "rabbitmq") -> list[Taken]:
+    """Every message in the queue, which is empty then."""
+    found: list[Taken] = []
     async with _channel(cluster, member) as channel:
         taken = await channel.declare_queue(queue, passive=True)
         while (message := await taken.get(no_ack=True, fail=False)) is not None:
-            found.append((message.message_id or "", message.routing_key or ""))
+            died_in = str(message.headers.get("x-first-death-queue", ""))
+            found.append(Taken(message.message_id or "", message.routing_key or "", died_in))
     return found

@@ -154,6 +154,7 @@ class LocalRabbitMQ(LocalMember):
         # The port makes the name this run's: two nodes of one name on a machine refuse each other.
         name = f"{self.spec.name}-{distribution}@localhost"
         variables = environment(name, str(data), str(data), int(distribution))
+        variables |= _known_plugins(Path(self._server), data / "known")
         words = [f"{key}={value}" for key, value in variables.items()]
         return [shutil.which("env") or "/usr/bin/env", *words, self._server]
 
@@ -185,6 +186,22 @@ def environment(name: str, data: str, files: str, distribution: int) -> dict[str
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(arguments),
         "ERL_CRASH_DUMP_BYTES": "0",
     }
+
+
+def _known_plugins(server: Path, known: Path) -> dict[str, str]:
+    """Have it look for plugins where there is none but itself.
+
+    None is enabled, and yet it would read sixty at each start, with their schemas of the
+    configuration: measured, 6.0 s of CPU against 4.2.
+    """
+    itself = next(server.resolve().parents[1].glob("plugins/rabbit-[0-9]*"), None)
+    if itself is None:
+        return {}
+    known.mkdir(exist_ok=True)
+    link = known / itself.name
+    if not link.exists():
+        link.symlink_to(itself)
+    return {"RABBITMQ_PLUGINS_DIR": str(known)}
 
 
 def _conf(settings: Mapping[str, str]) -> str:
