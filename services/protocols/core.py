@@ -26,7 +26,7 @@ protocols whose durable state differs (Raft's term and log, Paxos's promised bal
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 NodeId = str
 
@@ -110,6 +110,10 @@ class Ready:
             or self.reads
             or self.events
         )
+
+
+NOTHING: Final = Ready()
+"""Of a core that has nothing to be done, after most ticks; shared by all, so nobody adds to it."""
 
 
 class NotLeader(Exception):

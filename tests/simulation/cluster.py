@@ -1,7 +1,7 @@
 """A cluster of protocol cores in one thread: simulated network, disks, clocks and crashes.
 
 Nothing here knows Raft: any `services.protocols.core.Core` runs in it. Everything happens in one
-heap of events, in virtual milliseconds, and every choice comes from one `Random`: the same seed
+queue of events, in virtual milliseconds, and every choice comes from one `Random`: the same seed
 gives the same run.
 
 The simulated driver does what `services/chassis/driver.py` must do: persist, send, apply, reply.
@@ -13,11 +13,9 @@ before the messages, or with only some of them sent.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from hashlib import sha256
-from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from services.protocols.core import Core, Entry, Event, ReadGrant, ReadRefusal, Ready, Snapshot
@@ -193,8 +191,8 @@ class Cluster:
         self._make_machine = make_machine
         self._observer = observer
         self._replies = replies
-        self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._sequence = count()
+        # By the millisecond in which it is due, in the order in which it was asked for.
+        self._due: dict[int, list[tuple[Callable[..., None], tuple[Any, ...]]]] = defaultdict(list)
         self.nodes = {name: Node(name, period) for name, period in tick_ms.items()}
         self.names = list(self.nodes)
         for node in self.nodes.values():
@@ -203,20 +201,24 @@ class Cluster:
     # ---- time -------------------------------------------------------------------------------
 
     def after(self, delay_ms: int, action: Callable[..., None], *arguments: Any) -> None:
-        heappush(self._events, (self.now_ms + delay_ms, next(self._sequence), action, arguments))
+        self._due[self.now_ms + delay_ms].append((action, arguments))
 
     def run(self, until_ms: int) -> None:
-        events = self._events
-        while events and events[0][0] <= until_ms:
-            self.now_ms, _, action, arguments = heappop(events)
-            action(*arguments)
+        due = self._due
+        for now_ms in range(self.now_ms, until_ms + 1):
+            if now_ms in due:
+                self.now_ms = now_ms
+                for action, arguments in due[now_ms]:  # which may grow meanwhile
+                    action(*arguments)
+                del due[now_ms]
         self.now_ms = until_ms
 
     def _tick(self, node: Node, incarnation: int, due_ms: float) -> None:
         if node.incarnation != incarnation:
             return
         due_ms += node.tick_ms
-        self.after(max(0, round(due_ms) - self.now_ms), self._tick, node, incarnation, due_ms)
+        next_ms = max(self.now_ms, round(due_ms))
+        self._due[next_ms].append((self._tick, (node, incarnation, due_ms)))
         if node.paused:
             node.missed.append(None)
             return
@@ -304,8 +306,9 @@ class Cluster:
         # (The `early` messages take a millisecond at least: for them to leave before the write or
         # behind it is the same, unless the node crashes in it.)
         if self.persist_before_send:
-            node.disk.write(ready.persist)
-            node.disk.sync()
+            if ready.persist:
+                node.disk.write(ready.persist)
+                node.disk.sync()
         else:
             if self.random.random() < 0.1:
                 node.disk.sync()  # every now and then, as the operating system does by itself
@@ -346,22 +349,25 @@ class Cluster:
     # ---- network ----------------------------------------------------------------------------
 
     def _send(self, messages: list[Any]) -> None:
-        random, weather = self.random, self.weather
+        chance, weather = self.random.random, self.weather
         for message in messages:
-            if (message.src, message.dst) in self.cut or random.random() < weather.loss:
+            if (self.cut and (message.src, message.dst) in self.cut) or chance() < weather.loss:
                 continue
-            self.after(self._delay_ms(), self._deliver, message)
-            if random.random() < weather.duplicate:
-                self.after(self._delay_ms(), self._deliver, message)
+            self._travel(message)
+            if chance() < weather.duplicate:
+                self._travel(message)
 
-    def _delay_ms(self) -> int:
-        low, high = self.weather.delay_ms
-        delay_ms = low + int(self.random.random() * (high - low + 1))
-        return delay_ms * 10 if self.random.random() < self.weather.straggler else delay_ms
+    def _travel(self, message: Any) -> None:
+        chance, weather = self.random.random, self.weather
+        low, high = weather.delay_ms
+        delay_ms = low + int(chance() * (high - low + 1))
+        if chance() < weather.straggler:
+            delay_ms *= 10
+        self._due[self.now_ms + delay_ms].append((self._deliver, (message,)))
 
     def _deliver(self, message: Any) -> None:
         node = self.nodes[message.dst]
-        if not node.up or (message.src, message.dst) in self.cut:
+        if not node.up or (self.cut and (message.src, message.dst) in self.cut):
             return
         if node.paused:
             node.missed.append(message)

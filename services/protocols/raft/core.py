@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import Core, Entry, NodeId, Ready
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
 from services.protocols.raft.elections import Elections
 from services.protocols.raft.follower import Follower
 from services.protocols.raft.messages import (
@@ -115,14 +115,25 @@ class Raft(Transfer, Snapshots, Follower, Elections):
         if self.role is Role.LEADER:
             early = self._replicate_early()
             self.ask_for_reads()
+        if not (
+            self._messages
+            or self._unpersisted
+            or self._hard_state_changed
+            or self._snapshot_changed
+            or self._restore
+            or self.commit_index != self.applied_index
+            or self._reads
+            or self._events
+        ):
+            return NOTHING  # after most ticks
         ready = Ready(
-            persist=self._take_records(),
-            messages=self._messages,
-            early=early,
-            restore=self._restore,
-            committed=self._take_committed(),
-            reads=self._reads,
-            events=self._events,
+            self._take_records(),
+            self._messages,
+            early,
+            self._restore,
+            self._take_committed(),
+            self._reads,
+            self._events,
         )
         self._messages, self._pending_ack, self._restore = [], None, None
         self._reads, self._events = [], []

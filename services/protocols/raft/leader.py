@@ -217,7 +217,7 @@ class Leader(RaftState):
         """The highest index that a majority, this leader included, has."""
         if self.quorum == 1:
             return self.log.last_index
-        matches = sorted(peer.match_index for peer in self.progress.values())
+        matches = sorted([peer.match_index for peer in self.progress.values()])
         return matches[1 - self.quorum]  # the leader is the one more that makes the quorum
 
     def advance_commit_index(self) -> None:
@@ -235,7 +235,7 @@ class Leader(RaftState):
     # ---- time -------------------------------------------------------------------------------
 
     def tick_leader(self) -> None:
-        heard = sorted(peer.heard_tick for peer in self.progress.values())
+        heard = sorted([peer.heard_tick for peer in self.progress.values()])
         if self.quorum > 1 and self.ticks - heard[1 - self.quorum] >= self.election_ticks:
             # A leader that nobody hears would keep its clients waiting, and serve no one.
             self.become_follower(self.term, None, "no majority heard for an election timeout")

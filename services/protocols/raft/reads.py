@@ -86,7 +86,7 @@ class Reads(Leader):
 
     def _confirm_round(self) -> None:
         """Some follower answered a newer round: has a majority?"""
-        rounds = sorted(peer.round for peer in self.progress.values())
+        rounds = sorted([peer.round for peer in self.progress.values()])
         confirmed = rounds[1 - self.quorum]
         if confirmed <= self._confirmed_round:
             return
