@@ -113,7 +113,7 @@ class Exchange:
         budget_ms = head.deadline_ms or proxy.config.deadline_ms
         if budget_ms:
             self.deadline = now + budget_ms / 1000
-        if proxy.backends.policy.hashes:
+        if proxy.hashes:
             self._key = proxy.hash_key(head, self.client)
         if proxy.line.waiting:
             proxy.line.advance()  # what has changed may have made room: for those before it first
@@ -225,7 +225,7 @@ class Exchange:
                 status = head.status
                 if status in RETRIED_STATUSES and self._try_again(sent=status != MISDIRECTED):
                     return
-                out.append(self._begin_answer(head, now))
+                out += self._begin_answer(head, now)
             pieces = upstream.pieces
             if pieces:
                 data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -236,9 +236,10 @@ class Exchange:
                 out.append(LAST_CHUNK)
         self.client.write(b"".join(out))
         if complete:
-            self._complete(upstream, now)
+            assert head is not None
+            self._complete(upstream, head.status, now)
 
-    def _begin_answer(self, answer: ResponseHead, now: float) -> bytes:
+    def _begin_answer(self, answer: ResponseHead, now: float) -> tuple[bytes, ...]:
         head, backend = self.head, self.backend
         assert head is not None
         assert backend is not None
@@ -250,11 +251,9 @@ class Exchange:
         backend.latency.observe(self.proxy.now() - self._began_attempt, now)
         return heads.answer_head(answer, old, keep, backend.served_by, self.identity.lines)
 
-    def _complete(self, upstream: Upstream, now: float) -> None:
-        backend, answer, proxy = self.backend, self.answer, self.proxy
+    def _complete(self, upstream: Upstream, status: int, now: float) -> None:
+        backend, proxy = self.backend, self.proxy
         assert backend is not None
-        assert answer is not None
-        status = answer.status
         backend.in_flight -= 1
         if proxy.line.waiting:
             proxy.line.place_freed()

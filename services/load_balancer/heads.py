@@ -50,8 +50,9 @@ def request_head(
 
 def answer_head(
     head: ResponseHead, old: bool, keep: bool, served_by: bytes, identity: bytes
-) -> bytes:
-    """The head that a client is sent; `old`: it speaks HTTP/1.0. The other lines are whole ones."""
+) -> tuple[bytes, ...]:
+    """The head that a client is sent, in pieces, to be joined with what follows; `old`: it speaks
+    HTTP/1.0. The other lines are whole ones."""
     more = b""
     if head.framing is _LENGTH:
         more = b"Content-Length: %d\r\n" % head.length
@@ -61,8 +62,7 @@ def answer_head(
         more += CLOSE_LINE
     elif old:
         more += KEEP_ALIVE_LINE
-    status = _status_line(head.status)
-    return b"".join((status, head.fields, served_by, more, identity, b"\r\n"))
+    return _status_line(head.status), head.fields, served_by, more, identity, b"\r\n"
 
 
 @lru_cache(maxsize=1024)

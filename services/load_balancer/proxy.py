@@ -63,6 +63,7 @@ class Proxy:
         self.admission = Admission(config.limits())
         drawn = Random(config.seed) if config.seed else random
         self.backends = Backends(config, POLICIES[config.policy](drawn))
+        self.hashes = self.backends.policy.hashes
         self.retries = RetryPolicy(
             attempts=config.retry_attempts,
             wait_s=config.retry_wait_ms / 1000,
@@ -181,9 +182,9 @@ class Proxy:
         """A request is over, at `now` of telemetry's clock: count it, and write its wide event."""
         duration_s = now - exchange.began
         head = exchange.head
-        method = _METHODS.get(exchange.method) or exchange.method.decode("latin-1") or "?"
-        if head is not None and not exchange.admitted and self.is_own(head):
+        if not exchange.admitted and head is not None and self.is_own(head):
             return  # the own face tells of it itself
+        method = _METHODS.get(exchange.method) or exchange.method.decode("latin-1") or "?"
         self._metrics.request(method, outcome, duration_s)
         identity = exchange.identity
         if not self._telemetry.enabled or not identity.sampled:
