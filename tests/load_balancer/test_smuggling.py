@@ -338,6 +338,17 @@ def test_an_informational_answer_and_204_have_no_length() -> None:
         assert head.framing is Framing.NONE
 
 
+def test_fields_stay_in_their_order() -> None:
+    """RFC 9110, 5.3: "a proxy MUST NOT change the order of these field line values when forwarding
+    a message"; nor of those whose name is spelled in an unusual way, or is not so usual."""
+    brought = [(b"SET-COOKIE", b"1"), (b"Set-Cookie", b"2"), (b"X-A", b"3"), (b"x-b", b"4"),
+               (b"Set-Cookie", b"5"), (b"Connection", b"close"), (b"set-cookie", b"6")]  # fmt: skip
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in brought if value != b"close")
+
+    assert read_response(200, True, brought, b"GET").fields == lines
+    assert read_request(b"GET", b"/", "1.1", [(b"Host", b"t"), *brought]).fields == lines
+
+
 def test_what_is_usual_is_nothing_special() -> None:
     """A name that is passed on unseen must not be one that says where a body ends, or of ours."""
     for name in _USUAL:
