@@ -139,7 +139,8 @@ class Downstream(asyncio.Protocol):
         current = self._current
         if (
             current is not None
-            and current.body is NO_BODY
+            and current.body.sent
+            and (current.body is NO_BODY or not current.clogged)
             and len(self._queue) == 1
             and not self._reading_paused
             and self._send_until is None

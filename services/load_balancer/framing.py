@@ -182,7 +182,8 @@ def read_request(method: bytes, target: bytes, version: str, fields: Fields) -> 
     if special or head.old:
         _request_body(head, special)
         _connection(head, special)
-        _own_fields(head, special)
+        if not _OWN.isdisjoint(special):
+            _own_fields(head, special)
     return head
 
 
@@ -289,10 +290,11 @@ def _own_fields(head: RequestHead, special: dict[bytes, list[bytes]]) -> None:
         head.fields += b"".join(b"Idempotency-Key: " + key + b"\r\n" for key in keys)
 
 
-_SPECIAL = HOP_BY_HOP | frozenset(
-    (b"host", b"content-length", b"expect", b"x-deadline-ms", b"x-request-id", b"traceparent",
-     b"x-forwarded-for", b"idempotency-key")
+_OWN = frozenset(
+    (b"expect", b"x-deadline-ms", b"x-request-id", b"traceparent", b"x-forwarded-for",
+     b"idempotency-key")
 )  # fmt: skip
+_SPECIAL = HOP_BY_HOP | _OWN | {b"host", b"content-length"}
 
 _RESPONSE_SPECIAL = HOP_BY_HOP | {b"content-length", b"x-request-id", b"traceparent"}
 
