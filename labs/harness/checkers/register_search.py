@@ -30,7 +30,7 @@ Brute force has checked all of this against every order of small histories (test
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
@@ -79,14 +79,20 @@ class RegisterSearch:
         self.writers: dict[int, list[int]] = {}
         # put -> need -> (call, number) of those that are alike but for their calls, in their order
         self.pending_by_put: dict[int, dict[int, list[tuple[int, int]]]] = {}
+        self.pending_writes: set[int] = set()
+        self.pending_swaps: set[int] = set()
+        self.pending_sources: set[int] = set()
         for p, (call, need, put, _) in enumerate(self.pending):
-            self.pending_by_put.setdefault(put, {}).setdefault(need, []).append((call, p))
-        for alike in self.pending_by_put.values():
-            for group in alike.values():
-                group.sort()
-        self.pending_writes = {put for _, need, put, _ in self.pending if need == ANY}
-        self.pending_sources = {need for _, need, _, _ in self.pending if need != ANY}
-        self.pending_swaps = {put for _, need, put, _ in self.pending if need != ANY}
+            if need == ANY:
+                self.pending_writes.add(put)
+            else:
+                self.pending_swaps.add(put)
+                self.pending_sources.add(need)
+            alike = self.pending_by_put.setdefault(put, {})
+            if need in alike:
+                insort(alike[need], (call, p))
+            else:
+                alike[need] = [(call, p)]
         self.memory: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         self.remembered = 0
         self.nodes = 0
