@@ -5,8 +5,8 @@
             await cluster.ready()
 
 `compose_project.py` says what a cluster is made of, `compose_ground.py` what that stands on,
-`compose_containers.py` what state it is in. `docker compose` makes it from two files; whatever
-strikes, starts or removes goes straight to the engine, which is twice as fast.
+`compose_containers.py` what state it is in. `docker compose` makes it; all else goes straight to
+the engine, which is twice as fast.
 """
 
 from __future__ import annotations
@@ -194,7 +194,6 @@ class ComposeCluster(Cluster):
         self._created = self._stands = self._stopped = False
         self._session: aiohttp.ClientSession | None = None
         self._links: OpenLinks | None = None
-        self._flavours: dict[str, str] = {}
         self._apps = {name: app(name) for name in (*self.nodes, *self.members)}
         self._names = {service: name for name, service in self._apps.items()}
         self._containers: Containers
