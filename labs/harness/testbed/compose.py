@@ -4,8 +4,9 @@
         async with testbed.cluster(kv_cluster(protocol="raft")) as cluster:
             await cluster.ready()
 
-`compose_project.py` says what a cluster is made of, `compose_containers.py` what state that is in.
-`docker compose` brings it up and down; faults go straight to the engine, which is twice as fast.
+`compose_project.py` says what a cluster is made of, `compose_ground.py` what that stands on,
+`compose_containers.py` what state it is in. `docker compose` makes it; all else goes straight to
+the engine, which is twice as fast.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class ComposeTestbed:
     """One run's place in the engine, and the clusters that are started there.
 
     Args:
-        run_directory: gets `<cluster>/<node>.log`, `<node>.events.jsonl`, `compose.json`.
+        run_directory: gets `<cluster>/<node>.log`, `<node>.events.jsonl`, both Compose files.
         engine: one that answers.
         plane: "proxies", or "packets" (Linux only).
         mounts: directories of this machine that the nodes see, read-only (for tests).
@@ -193,7 +194,6 @@ class ComposeCluster(Cluster):
         self._created = self._stands = self._stopped = False
         self._session: aiohttp.ClientSession | None = None
         self._links: OpenLinks | None = None
-        self._flavours: dict[str, str] = {}
         self._apps = {name: app(name) for name in (*self.nodes, *self.members)}
         self._names = {service: name for name, service in self._apps.items()}
         self._containers: Containers
