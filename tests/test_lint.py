@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_lint(command: list[str]) -> None:
     """`ruff check`, `ruff format --check` and `mypy --strict` have nothing to say."""
     answer = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=900
     )
 
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -84,7 +84,7 @@ def test_the_image_builds_on_both_builders(builder: str) -> None:
     before = untagged()
     script = "id -u; find /app -name '*.pyc' | wc -l; ls /opt/faultline/bin | grep -c pip"
     try:
-        built = subprocess.run(build, env=environment, capture_output=True, text=True, timeout=300)
+        built = subprocess.run(build, env=environment, capture_output=True, text=True, timeout=900)
         assert built.returncode == 0, built.stderr
         ran = subprocess.run(
             ["docker", "run", "--rm", "--pull", "never", "--read-only", tag, "sh", "-c", script],

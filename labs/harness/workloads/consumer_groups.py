@@ -71,7 +71,9 @@ async def _all(
 
     async def told(names: list[str]) -> dict[str, Mapping[str, Any]]:
         answers = await asyncio.gather(*map(stage.cluster.status, names))
-        found = {name: each for name, each in zip(names, answers, strict=True) if each}
+        found: dict[str, Mapping[str, Any]] = {
+            name: each for name, each in zip(names, answers, strict=True) if each
+        }
         missing = [name for name in names if not (name in found and condition(found[name]))]
         for name in missing[:1]:
             nodes.remove(name)

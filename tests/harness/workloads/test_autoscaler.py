@@ -28,7 +28,7 @@ async def begin(answer: bytes) -> None:
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    address = "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with aiohttp.ClientSession() as session:
         cluster: Any = SimpleNamespace(session=session, direct_address=lambda _: address)
         policy = TargetTracking(target=0.7, minimum=1, maximum=2, cool_down_s=60)
