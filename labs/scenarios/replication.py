@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEADLINE_MS = 500
 PATIENCE_MS = 10_000
 READERS_EACH = 4  # for each replica that is read from
-READS_EACH = 20
+READS_EACH = 16
 PAIRS = 10
 SAMPLES = 3
 TRIES = 3
