@@ -80,7 +80,9 @@ async def _all(
             nodes.insert(0, name)
         return {} if missing else found
 
-    return await told(nodes) if await told(nodes[:1]) else {}
+    if not await told(nodes[:1]):
+        return {}
+    return await told(nodes)
 
 
 async def owned(stage: Stage, nodes: Iterable[str], partitions: int = PARTITIONS) -> None:
@@ -129,10 +131,8 @@ async def drained(stage: Stage, groups: Iterable[str], queues: Iterable[str] = (
         if not await _all(stage, awaited, lambda told: not told["in_flight"] + told["outbox"]):
             left[:] = [f"{awaited[0]} has something under way"]
             return False
-        behind = [
-            await kafka_log.behind(stage.cluster, group, topic, PARTITIONS)
-            for group, topic in topics.items()
-        ]
+        asked = [kafka_log.behind(stage.cluster, *each, PARTITIONS) for each in topics.items()]
+        behind = await asyncio.gather(*asked)
         left[:] = [f"{group} {count} behind" for group, count in zip(topics, behind, strict=True)]
         ready = [await rabbitmq_queue.count(stage.cluster, queue) for queue in queues]
         left.extend(f"{count} in a queue" for count in ready)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import aio_pika
-from aio_pika.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from labs.harness.testbed.cluster import Cluster
+from labs.harness.testbed.cluster import Cluster, TestbedError
 
 WITHIN_S = 10.0
 
@@ -47,11 +48,21 @@ class Taken(NamedTuple):
 
 
 async def take(cluster: Cluster, queue: str, member: str = "rabbitmq") -> list[Taken]:
-    """Every message in the queue, which is empty then."""
+    """Every message in the queue, which is empty then. Raises TestbedError."""
+    arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
     found: list[Taken] = []
     async with _channel(cluster, member) as channel:
         taken = await channel.declare_queue(queue, passive=True)
-        while (message := await taken.get(no_ack=True, fail=False)) is not None:
-            died_in = str(message.headers.get("x-first-death-queue", ""))
-            found.append(Taken(message.message_id or "", message.routing_key or "", died_in))
+        there = taken.declaration_result.message_count or 0
+        # Not one by one with `get`, of which each is a round trip.
+        await taken.consume(arrived.put, no_ack=True)
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while len(found) < there:
+                    message = await arrived.get()
+                    died_in = str(message.headers.get("x-first-death-queue", ""))
+                    key = message.routing_key or ""
+                    found.append(Taken(message.message_id or "", key, died_in))
+        except TimeoutError:
+            raise TestbedError(f"{queue}: {len(found)} of {there} messages came") from None
     return found

@@ -18,6 +18,7 @@ machine's is neither used nor met.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import struct
@@ -154,7 +155,7 @@ class LocalRabbitMQ(LocalMember):
         # The port makes the name this run's: two nodes of one name on a machine refuse each other.
         name = f"{self.spec.name}-{distribution}@localhost"
         variables = environment(name, str(data), str(data), int(distribution))
-        variables |= _known_plugins(Path(self._server), data / "known")
+        variables |= _quick_to_find(Path(self._server).resolve().parents[1] / "plugins", data)
         words = [f"{key}={value}" for key, value in variables.items()]
         return [shutil.which("env") or "/usr/bin/env", *words, self._server]
 
@@ -188,20 +189,27 @@ def environment(name: str, data: str, files: str, distribution: int) -> dict[str
     }
 
 
-def _known_plugins(server: Path, known: Path) -> dict[str, str]:
-    """Have it look for plugins where there is none but itself.
+def _quick_to_find(plugins: Path, data: Path) -> dict[str, str]:
+    """Where RabbitMQ finds its modules, and no plugins.
 
-    None is enabled, and yet it would read sixty at each start, with their schemas of the
-    configuration: measured, 6.0 s of CPU against 4.2.
+    Of its start most is looking for a thousand modules in ninety directories, most of them of
+    plugins; so all of Erlang's and its own are linked into one, which is asked first. And though no
+    plugin is enabled it would read sixty, with their schemas of the configuration. Measured: CPU
     """
-    itself = next(server.resolve().parents[1].glob("plugins/rabbit-[0-9]*"), None)
-    if itself is None:
-        return {}
-    known.mkdir(exist_ok=True)
-    link = known / itself.name
-    if not link.exists():
-        link.symlink_to(itself)
-    return {"RABBITMQ_PLUGINS_DIR": str(known)}
+    known, modules = data / "known", data / "modules"
+    if not modules.exists():
+        known.mkdir()
+        for itself in plugins.glob("rabbit-[0-9]*"):
+            (known / itself.name).symlink_to(itself)
+        modules.mkdir()
+        erlang = Path(shutil.which("erl") or "").resolve().parents[1] / "lib"
+        for path in (*plugins.glob("*/ebin/*.beam"), *erlang.glob("*/ebin/*.beam")):
+            # These two are where Erlang looks first as it is.
+            if not path.parts[-3].startswith(("kernel-", "stdlib-")):
+                with contextlib.suppress(FileExistsError):
+                    (modules / path.name).symlink_to(path)
+    found = {"RABBITMQ_SERVER_CODE_PATH": str(modules)}
+    return found | ({"RABBITMQ_PLUGINS_DIR": str(known)} if any(known.iterdir()) else {})
 
 
 def _conf(settings: Mapping[str, str]) -> str:
