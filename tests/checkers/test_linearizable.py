@@ -228,14 +228,23 @@ def test_a_read_once_given_to_a_write_is_not_given_back() -> None:
     assert check_linearizable(History(ops)).valid is True
 
 
+def test_a_free_block_becomes_the_last_one() -> None:
+    """1 must stand before 3 as soon as 3 was read, and behind it once 3 has returned."""
+    ops = [op(0, "write", 1, 0, 5), op(1, "write", 3, 1, 30), op(2, "write", 2, 2, 20)]
+    ops += [op(3, "read", 3, 6, 40), op(0, "read", 1, 21, 22)]
+    for more, proven in ((op(2, "read", 3, 31, 32), 1), (op(2, "read", 1, 31, 32), 0)):
+        assert linearizable([*ops, more]) is bool(proven)
+        assert hard([*ops, more], None)[1] == proven
+
+
 def _groups(random: Random) -> History:
     """Reads and writes on one key that overlap now and then; reads of what was there, or not."""
     ops: list[Op] = []
     state: list[int | None] = [None]
-    values, now = random.choice([0, 2, 3]), 0
+    values, now, longest = random.choice([0, 2, 3]), 0, random.choice([6, 6, 6, 20])
     for number in range(random.randint(1, 10)):
         now += random.choice([0, 1, 1, 2, 5, 9])
-        end = now + random.randint(0, 6)
+        end = now + random.randint(0, longest)
         if random.random() < 0.5:
             new = random.randrange(values) if values else number
             ops.append(op(number, "write", new, now, end))

@@ -55,15 +55,14 @@ class _Register:
         value, f, s: the last block.
         before: the value of the block before it, if `others` is empty.
         others: (value, f, s) of all blocks but the last one, if more than one may be read again.
-        forgotten: the greatest s of the blocks that were taken out of `others`; all were sealed.
         waiting: value -> the least return of the reads that observed a write not called yet.
     """
 
-    __slots__ = ("before", "f", "forgotten", "others", "s", "value", "waiting")
+    __slots__ = ("before", "f", "others", "s", "value", "waiting")
 
     def __init__(self, initial: Any) -> None:
         self.value = initial
-        self.f = self.s = self.forgotten = BEFORE_ALL
+        self.f = self.s = BEFORE_ALL
         self.before: Any = _NONE
         self.others: list[tuple[Any, int, int]] = []
         self.waiting: dict[Any, int] = {}
@@ -130,7 +129,8 @@ def _kept(key: _Register, now: int) -> bool:
         # That one stands before the last: f is less than s of the last, which is all that matters.
         others.append((key.before, key.s - 1, now))
     elif key.f < now or len(others) == MOST_OPEN:
-        # What has to stand before a sealed block cannot be read any more.
+        # What has to stand before a sealed block cannot be read any more. It can be forgotten, too:
+        # f of what is kept is at least s of what is gone.
         sealed = [s for _, f, s in others if f < now]
         latest = max([*sealed, key.s]) if key.f < now else max(sealed, default=BEFORE_ALL)
         kept = [block for block in others if block[1] >= latest or block[2] == latest]
@@ -138,10 +138,7 @@ def _kept(key: _Register, now: int) -> bool:
             others.clear()
             key.before = key.value
             return True
-        if len(kept) < len(others):
-            gone = [s for _, f, s in others if f < latest and s != latest]
-            key.forgotten = max(key.forgotten, *gone)
-            key.others = others = kept
+        key.others = others = kept
     others.append((key.value, key.f, key.s))
     return len(others) <= MOST_OPEN
 
@@ -167,7 +164,7 @@ def _joined(key: _Register, value: Any, called: int, returned: int) -> bool:
 def _may_follow_sealed(key: _Register, at: int, now: int) -> bool:
     """All sealed blocks may stand before `others[at]`."""
     f = key.others[at][1]
-    if f < key.forgotten or (key.f < now and f < key.s):
+    if key.f < now and f < key.s:
         return False
     for n, (_, other_f, other_s) in enumerate(key.others):
         if other_f < now and f < other_s and n != at:
