@@ -29,7 +29,7 @@ from labs.scenarios.delivery import judge, unheard
 SETTINGS = {
     "CONSUMER_SESSION_TIMEOUT_MS": "1500",  # a dead consumer's partitions go to others after that
     "CONSUMER_COMMIT_INTERVAL_MS": "1000",  # what was done since the last commit is done again
-    "CONSUMER_SERVICE_TIME_MS": "500", "CONSUMER_CONCURRENCY": "256",  # thirty at a time in flight
+    "CONSUMER_SERVICE_TIME_MS": "500", "CONSUMER_CONCURRENCY": "256",  # fifteen at a time in flight
 }
 CAREFUL = {"ledger": {"CONSUMER_GUARANTEE": "effectively_once"},
            "copies": {"CONSUMER_GUARANTEE": "transactional", "CONSUMER_SINK": "topic"}}
@@ -52,13 +52,13 @@ async def scenario(stage: Stage) -> None:
     firsts, seconds = ([nodes[at] for nodes in groups.values()] for at in (0, 1))
     senders = [senders_of(each) for each in stage.together]
     load = MessageWorkload("c1", tuple(name for each in senders for name in each),
-                           seed=stage.seed, rate_per_s=60, keys=120)
+                           seed=stage.seed, rate_per_s=30, keys=60)
     cut_off, others = zip(*senders, strict=True)
     await stage.cluster.ready(60)
     async with stage.running(load):
         await owned(stage, firsts + seconds)
-        await stage.require(lambda: all(len(load.of(each)) >= 50 for each in load.producers),
-                            within_s=20, what="50 messages from each producer")
+        await stage.require(lambda: all(len(load.of(each)) >= 30 for each in load.producers),
+                            within_s=20, what="30 messages from each producer")
         stage.tell(f"{' and '.join(groups)} consume; {len(load.acknowledged)} messages sent")
         link = [Link(each, "kafka") for each in cut_off]
         missed = f"{' and '.join(cut_off)} miss the broker"

@@ -193,21 +193,26 @@ def _quick_to_find(plugins: Path, data: Path) -> dict[str, str]:
     """Where RabbitMQ finds its modules, and no plugins.
 
     Of its start most is looking for a thousand modules in ninety directories, most of them of
-    plugins; so all of Erlang's and its own are linked into one, which is asked first. And though no
-    plugin is enabled it would read sixty, with their schemas of the configuration. Measured: CPU
+    plugins; so Erlang's and its own are linked into one, which is asked first. And though no plugin
+    is enabled it would read sixty, with their schemas of the configuration. Measured, on a busy
+    machine: 5.8 s of CPU before, 3.1 after.
     """
     known, modules = data / "known", data / "modules"
     if not modules.exists():
-        known.mkdir()
+        known.mkdir(exist_ok=True)
         for itself in plugins.glob("rabbit-[0-9]*"):
             (known / itself.name).symlink_to(itself)
         modules.mkdir()
         erlang = Path(shutil.which("erl") or "").resolve().parents[1] / "lib"
         for path in (*plugins.glob("*/ebin/*.beam"), *erlang.glob("*/ebin/*.beam")):
-            # These two are where Erlang looks first as it is.
-            if not path.parts[-3].startswith(("kernel-", "stdlib-")):
-                with contextlib.suppress(FileExistsError):
-                    (modules / path.name).symlink_to(path)
+            application = path.parts[-3].rpartition("-")[0]
+            # Erlang looks into these two before all others as it is.
+            if application in ("kernel", "stdlib"):
+                continue
+            if application.startswith("rabbitmq_") and application != "rabbitmq_prelaunch":
+                continue  # a plugin
+            with contextlib.suppress(FileExistsError):
+                (modules / path.name).symlink_to(path)
     found = {"RABBITMQ_SERVER_CODE_PATH": str(modules)}
     return found | ({"RABBITMQ_PLUGINS_DIR": str(known)} if any(known.iterdir()) else {})
 
