@@ -66,22 +66,16 @@ class Pipe:
                 if before_ns == written_ns and type(last) is bytes and not self._piece:
                     queue[-1] = (due, last + segment, before_ns)  # one segment, as Nagle would
                     return
-        due = self._due(written_ns)
-        queue.append((due, segment, written_ns))
-        if len(queue) == 1:
-            self._arm()
-
-    def _due(self, written_ns: int) -> int:
-        # Never before what was written earlier: jitter may not reorder a byte stream.
         due = written_ns + self._route.latency_ns()
         shape = self._shape
         if shape.delay_s:
             jitter_s = shape.random.uniform(-shape.jitter_s, shape.jitter_s)
             due += round((shape.delay_s + jitter_s) * 1e9)
-        if due < self._last_due:
-            return self._last_due
-        self._last_due = due
-        return due
+        # Never before what was written earlier: jitter may not reorder a byte stream.
+        self._last_due = due = max(due, self._last_due)
+        queue.append((due, segment, written_ns))
+        if len(queue) == 1:
+            self._arm()
 
     def refresh(self) -> None:
         """The fault has changed, or there is a sink now: what waits goes on, in order."""
@@ -133,26 +127,21 @@ class Pipe:
                 self.choked = True
                 return
             due, segment, written_ns = queue.popleft()
+            rest = b""
             if type(segment) is bytes:
                 if self._piece:
                     segment, rest = segment[: self._piece], segment[self._piece :]
                     self._piece = 0
-                    if rest:
-                        queue.appendleft((due, rest, written_ns))
-                        self._pass(segment, sink)
-                        break
-                self._pass(segment, sink)
-            else:
-                sink.receive(segment)
+                self.queued -= len(segment)
+                shape.passed += len(segment)
+            sink.receive(segment)
+            if rest:
+                queue.appendleft((due, rest, written_ns))
+                break
         if queue:
             self._arm()
         if self.source is not None and self.source.writing_paused and self.queued < PIPE_BYTES:
             self.source.may_write()
-
-    def _pass(self, segment: bytes, sink: End) -> None:
-        self.queued -= len(segment)
-        self._shape.passed += len(segment)
-        sink.receive(segment)
 
     def unchoke(self) -> None:
         """There is room in the inbox again."""
