@@ -32,7 +32,7 @@ CONTROL = "weaker"
 
 async def scenario(stage: Stage) -> None:
     name = stage.cluster.spec.name
-    await stage.cluster.ready(10)
+    await stage.cluster.ready(30)
     first = await stage.primary() if name in LOGS else stage.cluster.nodes[0]
     nodes = Nodes(first, *[node for node in stage.cluster.nodes if node != first][:2])
     models = list(STRONGER) if name == CONTROL else [name]
