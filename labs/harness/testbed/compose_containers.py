@@ -25,6 +25,7 @@ from labs.harness.testbed.waiting import until
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 CALL_WITHIN_S = 20.0
+PAUSE_ATTEMPTS = 5
 ENDS_WITHIN_S = 10.0
 SIGNALLED = 128  # an exit code above it: killed by the signal of that number
 NO_LOG = Path(os.devnull)
@@ -151,8 +152,15 @@ class Containers:
             raise
 
     async def pause(self, service: str) -> None:
-        with _told(f"pause {service}"):
-            await self._container(service).pause()
+        for attempt in range(1, PAUSE_ATTEMPTS + 1):
+            try:
+                with _told(f"pause {service}"):
+                    await self._container(service).pause()
+                break
+            except TestbedError as error:
+                # On a busy machine runc gives up on tasks that are slow to stop, and thaws them.
+                if "unable to freeze" not in str(error) or attempt == PAUSE_ATTEMPTS:
+                    raise
         await self._reach(service, "paused")
 
     async def resume(self, service: str) -> None:
