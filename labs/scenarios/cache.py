@@ -204,6 +204,8 @@ async def stampede(stage: Stage, users: CacheUsers) -> None:
         f"took up to {max(burst.answered, default=0):.0f} ms",
         control_breaks=True,
     )
+    # In the control it would go on working for readers who have given up.
+    await stage.cluster.kill("db")
 
 
 async def compare_engines(stage: Stage) -> None:
