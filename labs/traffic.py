@@ -34,10 +34,9 @@ SPIKE_S, SETTLING_S = 1.4, 0.6  # goodput is measured once lines have had the ti
 
 
 async def scenario(stage: Stage) -> None:
-    await parts.front_serves(stage)
+    await stage.cluster.ready(within_s=60)
     await spike(stage, await parts.autoscaler(stage))
     if stage.result.expected == "holds":  # the control is one of admission, not of policies
-        await stage.cluster.ready(within_s=60)
         await together(parts.compare_policies(stage), layers.shares(stage))
     else:
         await layers.give_up(stage, *parts.REPLICAS[: parts.USUAL_REPLICAS])

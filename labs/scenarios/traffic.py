@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from labs.harness.testbed.readiness import not_found
 from labs.harness.workloads.autoscaler import Autoscaler
 from labs.harness.workloads.requests import RequestWorkload
 from labs.harness.workloads.statistics import percentile
@@ -42,19 +41,6 @@ async def autoscaler(stage: Stage) -> Autoscaler:
     scaler = Autoscaler(stage.cluster, "front", replicas, policy, places=PLACES, tell=stage.tell)
     await scaler.begin()
     return scaler
-
-
-async def front_serves(stage: Stage) -> None:
-    """Until `front` may ask each of its backends. The rest is needed later: it may go on starting.
-
-    (Above all the broker, which takes longer than all others together.)
-    """
-
-    async def found() -> bool:
-        status = await stage.cluster.status("front")
-        return status is not None and not not_found(status)
-
-    await stage.require(found, within_s=30, what="front has found every backend")
 
 
 @asynccontextmanager
