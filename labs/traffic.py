@@ -4,42 +4,42 @@ Claim.    A service that refuses at the door what it can't serve in time keeps a
           goodput holds, callers learn their fate early, and it is over when the spike is. And the
           load balancer must look at load: with one slow backend, least connections and two random
           choices keep nine in ten callers quick, round robin does not, and IP hash does not share.
-          Meanwhile replicas start by themselves, and end the need to refuse.
-Method.   Two backends of 20 requests a second and a slow one of 5, whatever the machine. Ten times
-          the usual load for 2.5 seconds, at a balancer that gives each backend two requests at a
+          Replicas that start by themselves end the need to refuse; a cache, read replicas and a
+          queue each take their share before it begins.
+Method.   Two backends of 40 requests a second and a slow one of 10, whatever the machine. Ten times
+          the usual load for 1.4 seconds, at a balancer that gives each backend two requests at a
           time and refuses the rest; then the usual load. Then the spike again, while an autoscaler
-          looks at the share of places that are taken, starts up to three more, and tells the
-          balancer. Then the first three again, a moderate load, four policies.
+          starts up to three more. Then the first three, a moderate load, four policies. Beside them
+          reads of a store and orders: by cache, replicas, queue; without cache; without any.
 Control.  No admission control: every request is taken, and waits in line.
 """
 
 from labs.harness.lab.definition import Lab, Prediction, Results, Variant
 from labs.harness.lab.stage import InvalidRun, Stage
+from labs.harness.lab.together import together
 from labs.harness.testbed.description import ClusterSpec
 from labs.harness.testbed.web import web_cluster
 from labs.harness.workloads.autoscaler import Autoscaler
 from labs.harness.workloads.requests import RequestWorkload
 from labs.harness.workloads.statistics import percentile
-from labs.scenarios.traffic import PLACES, POLICIES, autoscaler, compare_policies, scale
+from labs.scenarios import layers
+from labs.scenarios import traffic as parts
 
-FAST = {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "50"}
-SLOW = {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "200"}
-CAPACITY = 20 + 20 + 5  # requests a second
-USUAL, SPIKE = 10, 100  # requests a second
-DEADLINE_MS = 500       # of a caller; then it has given up
-SPIKE_S, SETTLING_S = 2.5, 1.2  # goodput is measured once lines have had the time to form
-PLAIN = {"LOAD_BALANCER_RETRY_ATTEMPTS": "1", "LOAD_BALANCER_OUTLIER_FAILURES": "0",
-         "LOAD_BALANCER_BREAKER_FAILURES": "0", "LOAD_BALANCER_BACKEND_WAIT_MS": "0",
-         "LOAD_BALANCER_HEALTH_INTERVAL_MS": "200", "LOAD_BALANCER_HEALTH_RISE": "1"}
+FAST = {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "25"}
+SLOW = {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "100"}
+CAPACITY = 40 + 40 + 10  # requests a second
+USUAL, SPIKE = 20, 200   # requests a second
+DEADLINE_MS = 500        # of a caller; then it has given up
+SPIKE_S, SETTLING_S = 1.4, 0.6  # goodput is measured once lines have had the time to form
 
 
 async def scenario(stage: Stage) -> None:
-    await stage.cluster.ready(within_s=20)
-    scaler = autoscaler(stage)
-    await scaler.begin()  # without those that are spare
-    await spike(stage, scaler)
+    await stage.cluster.ready(within_s=60)
+    await spike(stage, await parts.autoscaler(stage))
     if stage.result.expected == "holds":  # the control is one of admission, not of policies
-        await compare_policies(stage)
+        await together(parts.compare_policies(stage), layers.shares(stage))
+    else:
+        await layers.give_up(stage, *parts.REPLICAS[: parts.USUAL_REPLICAS])
 
 
 async def spike(stage: Stage, scaler: Autoscaler) -> None:
@@ -61,7 +61,7 @@ async def spike(stage: Stage, scaler: Autoscaler) -> None:
         if stage.result.expected == "holds":  # later: that it was over is no merit of new replicas
             load.rate_per_s = SPIKE
             stage.story.fault(f"the spike again: {SPIKE} requests a second")
-            await scale(stage, scaler, load, good)
+            await parts.scale(stage, scaler, load, good)
     during, after = load.since(begin, end), load.since(over, again)
     rate = len(during) / (end - begin) * 1e9
     if rate < 0.7 * SPIKE:
@@ -101,18 +101,23 @@ def answer(results: Results) -> str:
 
         Refusing buys the time that more capacity needs: replicas started by themselves served
         after {shed["took"]:.1f} s here, and then {shed["grown"]:.0f} a second were answered in
-        time, 99 % within {shed["grown_p99"]:.0f} ms. In earnest that takes minutes, a line fills in
-        seconds.
+        time, 99 % within {shed["grown_p99"]:.0f} ms. In earnest it takes minutes, a line seconds.
+
+        And let little of it come that far. A cache kept {shed["hit"]:.0%} of the reads from the
+        store, followers answered {shed["followed"]:.0%} of the rest, {shed["led"]:.0%} was left to
+        the leader. In time were {shed["cached"]:.0%}; without the cache {shed["replicas"]:.0%}, by
+        the leader alone {shed["alone"]:.0%}. Orders can wait: a queue took {shed["accepted"]:.0%}
+        in time, {shed["direct"]:.0%} could be done at once; its backlog of {shed["backlog"]} was
+        gone {shed["later_s"]:.1f} s after the spike.
     """
 
 
-def cluster(**front: str) -> ClusterSpec:
-    policies = {"front": "power_of_two_choices", **POLICIES}
-    balancers = {name: {**PLAIN, "LOAD_BALANCER_POLICY": policy}
-                 for name, policy in policies.items()}
+def cluster(others: dict[str, str], spare: int = 0, **front: str) -> ClusterSpec:
+    balancers = {name: {**parts.PLAIN, "LOAD_BALANCER_POLICY": policy}
+                 for name, policy in {"front": "power_of_two_choices", **others}.items()}
     balancers["front"] |= front
-    return web_cluster("web", balancers=balancers, replicas=[FAST, FAST, SLOW, FAST, FAST, FAST],
-                       spare=3, clients=("c1",))
+    return web_cluster("web", balancers=balancers, replicas=[FAST, FAST, SLOW] + [FAST] * spare,
+                       spare=spare, clients=("c1",))
 
 
 LAB = Lab(
@@ -120,9 +125,10 @@ LAB = Lab(
     question="How do you handle a traffic spike?",
     variants=(
         Variant("load shedding", "holds", "two requests at each backend; the rest is refused",
-                lambda _: cluster(LOAD_BALANCER_BACKEND_IN_FLIGHT_MAX=str(PLACES))),
+                lambda _: layers.beside(cluster(
+                    parts.POLICIES, 3, LOAD_BALANCER_BACKEND_IN_FLIGHT_MAX=str(parts.PLACES)))),
         Variant("no admission control", "breaks", "every request is taken, and waits in line",
-                lambda _: cluster()),
+                lambda _: cluster({})),
     ),
     predictions=(
         Prediction("Nothing is refused. Are more callers served in time than with refusal?",
@@ -135,7 +141,7 @@ LAB = Lab(
             "the retries of one and all of another. With Retry-After, and jitter.",
         "Why not longer lines?": "They add waiting, not capacity; they are for short bursts.",
     },
-    misses="No cache, queue or read replica here; and real callers retry, which is worse.",
+    misses="One cache, one broker, one machine; and real callers retry, which is worse.",
     comparison=(("answered in time, a second", "{goodput:.0f}"), ("in vain", "{vain} of {spiked}"),
                 ("after the spike", "{served} of {after}")),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,34 @@ def test_replicas_start_by_themselves_and_serve_the_spike(
 
     assert answered >= {"web-1", "web-2", "web-4", "web-5", "web-6"}
     assert shed["grown"] > 1.3 * shed["goodput"]
+
+
+def test_each_layer_takes_its_share(passed: tuple[str, dict[str, Any], Path]) -> None:
+    """Counted once more: what the cache answered is in no event of the store's."""
+    _, verdict, directory = passed
+    variant, own = verdict["variants"][0], directory / "load-shedding"
+    shed = variant["figures"]
+    ops = load(own / "history.jsonl").ops
+    reads = [op for op in ops if op.node == "cache" and op.f == "read"]
+    begin = variant["start_ns"] + min(op.invoke_ns for op in reads)
+    end = variant["start_ns"] + max(op.return_ns or 0 for op in reads)
+    asked = 0
+    for node in ("n1", "n2", "n3"):
+        events = map(json.loads, (own / f"{node}.events.jsonl").read_text().splitlines())
+        asked += sum(
+            event["event"] == "request"
+            and event["method"] == "GET"
+            and event["path"].startswith("/kv/page-")
+            and begin <= event["monotonic_ns"] <= end
+            for event in events
+        )
+
+    assert 0 < asked < len(reads) / 2
+    assert shed["hit"] > 0.5
+    assert shed["followed"] > 0.5
+    assert shed["cached"] > shed["replicas"] > shed["alone"]
+    assert shed["accepted"] > 2 * shed["direct"]
+    assert shed["backlog"] > 0
 
 
 def test_goodput_is_counted_from_the_history(passed: tuple[str, dict[str, Any], Path]) -> None:
