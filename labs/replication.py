@@ -18,7 +18,7 @@ from labs.scenarios import replication as parts
 from labs.scenarios.replication import Adds, Desk, System, sent
 
 COMMON = {"KV_TICK_MS": "10", "KV_ELECTION_TICKS": "60", "KV_HEARTBEAT_TICKS": "3",
-          "KV_READ_SLOTS": "1", "KV_READ_MS": "16", "KV_ANTI_ENTROPY_TICKS": "10"}
+          "KV_READ_SLOTS": "1", "KV_READ_MS": "10", "KV_ANTI_ENTROPY_TICKS": "10"}
 REPLICAS, NEAR_MS, FAR_MS = 3, 15.0, 50.0  # how far from the leader the others are, one way
 ASYNC = {"KV_PROMOTION": "longest_log"}
 SEMI, SYNC = ({**ASYNC, "KV_ACKNOWLEDGEMENT": f"{how}synchronous"} for how in ("semi_", ""))

@@ -56,9 +56,8 @@ def assert_equal_to_the_byte(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize(
     "lab",
-    ["availability", "cap", "consistency", "election", "eventual", "replication", "tracing",
-     "traffic"],
-)  # fmt: skip
+    ["availability", "cap", "consistency", "election", "eventual", "replication", "tracing"],
+)
 def test_a_seed_replays_to_the_byte(lab: str, tmp_path: Path) -> None:
     """In order of addresses, a balancer once began its health checks."""
     assert_equal_to_the_byte(*simulate_twice(lab, 11, tmp_path))
