@@ -75,9 +75,13 @@ start_engine() {
   if [ -d /run/systemd/system ]; then
     systemctl start docker
   else
-    say "starting dockerd, log: $LOG"
-    setsid nohup dockerd >>"$LOG" 2>&1 </dev/null &
-    echo $! >"$PIDFILE"
+    # One that an earlier call started may still be on its way: a second one would end at once, and
+    # its number in the file would hide the first from `stop`.
+    if [ "$(cat "/proc/$(cat "$PIDFILE" 2>/dev/null)/comm" 2>/dev/null)" != dockerd ]; then
+      say "starting dockerd, log: $LOG"
+      setsid nohup dockerd >>"$LOG" 2>&1 </dev/null &
+      echo $! >"$PIDFILE"
+    fi
   fi
   local tenths=0
   until answers >/dev/null; do

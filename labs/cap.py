@@ -17,7 +17,7 @@ from labs.harness.lab.measures import alike
 from labs.harness.lab.stage import Stage
 from labs.harness.nemesis.shapes import minority_with
 from labs.harness.testbed.description import kv_cluster
-from labs.harness.workloads.neighbours import NeighbourWorkload, unaware
+from labs.harness.workloads.neighbours import NeighbourWorkload, of_both_sides, unaware
 from labs.harness.workloads.statistics import percentile
 
 TICKS = {"KV_TICK_MS": "10"}
@@ -75,8 +75,8 @@ async def cut_apart(stage: Stage, clients: NeighbourWorkload, small: list[str],
                             within_s=20, what="15 operations beside each node of the small side")
         await stage.eventually(lambda: min(clients.answered(node, cut) for node in large) >= 15,
                                within_s=40, what="15 answers beside each node of the large side")
-        here = [each for node in small for each in clients.since(cut, node)]
-        there = [each for node in large for each in clients.since(cut, node)]
+        here, there = await of_both_sides(stage, clients, cut, small, large,
+                                          all_ended=stage.cluster.spec.name in AVAILABLE)
     answered, went_on = (sum(each.answered for each in side) for side in (here, there))
     stale = unaware(here, there) + unaware(there, here)
     stage.figures(answered=answered, asked=len(here), stale=stale)

@@ -30,7 +30,7 @@ SLOW = {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "100"}
 CAPACITY = 40 + 40 + 10  # requests a second
 USUAL, SPIKE = 20, 200   # requests a second
 DEADLINE_MS = 500        # of a caller; then it has given up
-SPIKE_S, SETTLING_S = 1.4, 0.6  # goodput is measured once lines have had the time to form
+SPIKE_S, SETTLING_S = 1.4, 0.8  # goodput is measured once lines have had the time to form
 
 
 async def scenario(stage: Stage) -> None:
@@ -64,7 +64,7 @@ async def spike(stage: Stage, scaler: Autoscaler) -> None:
             await parts.scale(stage, scaler, load, good)
     during, after = load.since(begin, end), load.since(over, again)
     rate = len(during) / (end - begin) * 1e9
-    if rate < 0.7 * SPIKE:
+    if rate < 0.8 * SPIKE:  # with less the control has no line that is long enough
         raise InvalidRun(f"the load came to {rate:.0f} requests a second: no spike of {SPIKE}")
     vain = sum(each.error == "deadline-exceeded" for each in during)
     p50, p99 = (percentile([each.ms for each in during], each) for each in (50, 99))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 REDIS = ("redis-1", "redis-2", "redis-3", "redis-4")
 KEYS = [f"item-{number}" for number in range(60)]
-BURST, PATIENCE_MS = 300, 2_000
+BURST, PATIENCE_MS = 300, 3_000
 BLOBS, BLOB_BYTES, BLOB_READS = 100, 48_000, 200
 
 

@@ -35,7 +35,7 @@ READERS_EACH = 4  # for each replica that is read from
 READS_EACH = 16
 PAIRS = 10
 SAMPLES = 3
-TRIES = 3
+TRIES = 10
 
 
 class System(NamedTuple):

@@ -180,7 +180,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._listener.revoked([joined(each) for each in revoked])
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._committed, consumer = {}, self._consumer
+        consumer = self._consumer
+        if consumer is None:
+            return  # it is being stopped, and ends a join that was under way: they are nobody's
+        self._committed = {}
         await self._listener.assigned([joined(each) for each in assigned])
         if consumer is self._consumer:  # else it is for another to say that its partitions are here
             self._release("rebalance")

@@ -218,6 +218,9 @@ class Backends:
                 full = True
             elif backend.clean or backend.breaker.allow(now):
                 return backend
+            else:  # its probe is under way; should that take too long, there will be another
+                wait_s = backend.breaker.retry_after(now)
+                self._good_until = min(self._good_until, now + wait_s)
             candidates = [each for each in candidates if each is not backend]
         if full:
             raise Overloaded(f"every backend has {self._in_flight_max} requests in flight")

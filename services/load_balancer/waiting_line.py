@@ -99,7 +99,9 @@ class WaitingLine:
             self._alarm.cancel()
             self._alarm = None
         when = self._next_change()
-        if self.waiting and self._loop.time() < when < FOREVER:
+        if self.waiting and when < FOREVER:
+            # It may have come since the line was looked at: then that look is an old one.
+            when = max(when, self._loop.time())
             self._alarm = self._loop.call_at(when + EARLY_S, self.advance)
 
     def _too_long(self, exchange: Exchange) -> None:

@@ -272,3 +272,12 @@ def test_the_pass_over_all_keys_leaves_what_it_cannot_prove() -> None:
         [op(0, "write", 1, 0, None), op(1, "write", 1, 0, None), op(2, "read", 1, 1, 2)],
     ):
         assert undecided(ops, None)[0] == {"x"}, ops
+
+
+@pytest.mark.usefixtures("every_pass")
+def test_a_hot_key_beside_one_where_nothing_was_answered() -> None:
+    """The other key's values are no concern of the hot one's; here they are no dictionary keys."""
+    write, read = op(0, "write", 1, 0, 2), op(2, "read", 1, 9, 10)
+    other = replace(op(1, "write", [1], 5, None), key="y")
+
+    assert undecided([write, other, read], None) == ({"y"}, 1)

@@ -107,6 +107,10 @@ async def test_the_load_balancer_finds_the_leader(docker_compose_project_name: s
 
             async def served_by_the_leader() -> bool:
                 before = await leader(session)
+                async with session.get(f"{url}/status") as got:
+                    told = (await got.json())["backends"]
+                if [name for name, each in told.items() if each["available"]] != [f"n{before}"]:
+                    return False  # it has not seen the last election yet: three checks of 250 ms
                 async with session.put(f"{url}/kv/balanced", json={"value": "hello"}) as put:
                     status, served = put.status, put.headers.get("X-Served-By")
                 if await leader(session) != before:  # it was another one's turn in between

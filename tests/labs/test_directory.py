@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from labs.harness.lab.directory import join, new_run_directory, slug
+from labs.harness.history import load
+from labs.harness.lab.directory import join, new_run_directory, share, slug
 
 
 def test_runs_of_one_second_do_not_share_a_directory(tmp_path: Path) -> None:
@@ -50,3 +51,28 @@ def test_half_a_line_of_a_killed_node_is_left_out(tmp_path: Path) -> None:
     join(tmp_path, ["raft"])
 
     assert (tmp_path / "events.jsonl").read_text() == '{"variant":"raft","monotonic_ns":1}\n'
+
+
+def test_a_variants_history_is_without_operations_at_nodes_of_others(tmp_path: Path) -> None:
+    """An error of the control's producer is none of the variant beside it; the fault is of both."""
+    lines = [
+        {"process": 0, "type": "invoke", "f": "send", "value": 1, "client": "c1", "node": "p1"},
+        {"process": 1, "type": "invoke", "f": "send", "value": 2, "client": "c1", "node": "q1"},
+        {"process": "nemesis", "type": "invoke", "f": "kill", "value": {"target": "p1 q1"}},
+        {"process": 1, "type": "fail", "f": "send", "value": 2, "error": "refused"},
+        {"process": 0, "type": "ok", "f": "send", "value": 1},
+        {"process": 1, "type": "invoke", "f": "send", "value": 3, "client": "c1", "node": "both"},
+        {"process": 1, "type": "ok", "f": "send", "value": 3},
+    ]
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    numbered = [{"index": at, "time": at, **line} for at, line in enumerate(lines)]
+    (shared / "history.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in numbered))
+
+    share(shared, tmp_path / "mine", {"q1"})
+    share(shared, tmp_path / "its", {"p1"})
+
+    mine, its = (load(tmp_path / own / "history.jsonl") for own in ("mine", "its"))
+    assert [(op.value, op.type) for op in mine.ops] == [(1, "ok"), (3, "ok")]
+    assert [(op.value, op.type) for op in its.ops] == [(2, "fail"), (3, "ok")]
+    assert len(mine.nemesis) == len(its.nemesis) == 1

@@ -63,6 +63,26 @@ def test_each_layer_must_take_its_share_and_be_of_use(
     assert stage.held == held
 
 
+def test_what_the_cache_had_before_the_spike_shows_nothing() -> None:
+    """Neither a share of nothing, nor of the one read that the leader happened to get."""
+    spikes = [sent(100, ok) for ok in (100, 60, 20)]
+    for seen in ({"n1": 0, "n2": 0, "n3": 0}, {"n1": 1, "n2": 0, "n3": 0}):
+        stage: Any = Stage()
+        with pytest.raises(InvalidRun, match="before the spike"):
+            layers.judge_reads(stage, spikes, seen, "n1")
+
+
+@pytest.mark.parametrize(
+    ("last", "at_ease"),
+    [(["ok"] * 5, True), (["ok"] * 4, False), (["ok"] * 5 + ["fail"], False)],
+)
+def test_who_refuses_everything_is_not_at_ease(last: list[str], at_ease: bool) -> None:
+    """A leader that leads no more, a worker that is down: their 0 % would pass for a result."""
+    load: Any = SimpleNamespace(ended=[Ended(each, 0, 1, None, None, "") for each in last])
+
+    assert layers.at_ease(load) is at_ease
+
+
 @pytest.mark.parametrize(
     ("applied", "done_ns", "accepted", "at_once", "holds"),
     [
@@ -111,3 +131,26 @@ async def test_the_first_failure_of_parts_side_by_side_ends_the_others() -> None
     with pytest.raises(InvalidRun, match="never came about"):
         await together(goes_on(), fails())
     assert ended.is_set()
+
+
+async def test_interrupted_they_undo_what_they_did() -> None:
+    """Ctrl-C reaches both; that one has ended does not interrupt what the other undoes."""
+    began, undone = asyncio.Event(), asyncio.Event()
+
+    async def ends() -> None:
+        await asyncio.Event().wait()
+
+    async def undoes() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            undone.set()
+
+    both = asyncio.create_task(together(ends(), undoes()))
+    await began.wait()
+    both.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await both
+    assert undone.is_set()

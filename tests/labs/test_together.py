@@ -15,7 +15,9 @@ from labs.harness.lab.directory import read_lines
 from labs.harness.lab.stage import InvalidRun, Stage
 from labs.harness.lab.story import Story
 from labs.harness.lab.verdict import Verdict
+from labs.harness.testbed.cluster import NodeExited, TestbedError
 from labs.harness.testbed.description import ClusterSpec, MemberSpec, NodeSpec, joined
+from labs.harness.testbed.errors import EXIT_SOFTWARE
 from tests.harness.testbed.contract import ECHO
 
 SHARED = NodeSpec("both", ECHO)
@@ -47,6 +49,8 @@ def test_one_cluster_for_all_variants() -> None:
     assert joined([spec("g1"), spec("b1", "b2")]).node_names == ("both", "g1", "b1", "b2")
     with pytest.raises(AssertionError):
         joined([spec("g1"), spec("b1", members=(MemberSpec("redis", "redis"),))])
+    with pytest.raises(AssertionError):
+        joined([ClusterSpec("x", (NodeSpec(name, ECHO),), ("c1",)) for name in ("a", "b")])
     with pytest.raises(ValueError, match="names something twice"):
         joined([spec("g1"), ClusterSpec("x", (NodeSpec("both", "kv"),), ("c1",), False)])
 
@@ -97,3 +101,44 @@ def test_what_spoils_the_experiment_spoils_every_variant(tmp_path: Path) -> None
     assert verdict.verdict == "invalid"
     assert [each["trouble"] for each in verdict.variants] == ["nothing came about"] * 2
     assert [each["outcome"] for each in verdict.variants] == ["unknown"] * 2
+
+
+def test_the_times_of_a_cluster_that_does_not_start_have_their_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its nodes may have told something; the report puts that on the time axis of the history."""
+
+    def fails(_: object) -> ClusterSpec:
+        raise TestbedError("no room")
+
+    async def scenario(_: Stage) -> None:
+        raise AssertionError("there is no stage")
+
+    monkeypatch.setattr(runner, "joined", fails)
+    verdict = run(lab_of(scenario), tmp_path)
+
+    assert [each["trouble"] for each in verdict.variants] == ["no room"] * 2
+    assert all(each["start_ns"] for each in verdict.variants)
+
+
+@pytest.mark.slow
+def test_a_node_that_stops_itself_is_its_own_variants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other variant is not said to have crashed; it can't be judged any more."""
+
+    async def scenario(stage: Stage) -> None:
+        found = NodeExited("b1", EXIT_SOFTWARE, '{"exception": "AssertionError: two leaders"}')
+
+        def check() -> None:
+            raise found
+
+        monkeypatch.setattr(stage.cluster, "check", check)
+        raise found
+
+    verdict = run(lab_of(scenario), tmp_path)
+
+    said = "b1 found itself wrong and stopped: AssertionError: two leaders"
+    assert (verdict.verdict, verdict.reason) == ("fail", f"bad one: {said}")
+    assert [each["crash"] for each in verdict.variants] == [None, said]
+    assert [each["trouble"] for each in verdict.variants] == [said, None]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import Mock
 
+from services.load_balancer.errors import Overloaded
+from services.load_balancer.waiting_line import WaitingLine
 from tests.load_balancer.rig import Message, Rig, answer, rig, until
 
 
@@ -171,6 +174,19 @@ async def test_the_end_of_an_ejection_makes_room() -> None:
         assert [(await each).status for each in (first, second)] == [200, 200]
 
 
+async def test_what_changes_while_the_line_is_looked_at_is_not_missed() -> None:
+    """Between the look at who may be asked and the setting of the alarm, the time may have come."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() - 0.001
+    line = WaitingLine(loop, wait_s=60.0, length_max=1, next_change=lambda: due)
+    waits = Mock(tried=[])
+    waits.choose.side_effect = Overloaded("all are full")
+
+    assert line.join(waits)
+    await until(lambda: waits.choose.called)
+    line.leave(waits)
+
+
 async def test_who_may_go_to_few_does_not_hold_up_those_behind() -> None:
     """The first in line has lost a backend and waits for the other one, which is full; the place
     that is freed at the first is for who comes next."""
@@ -202,6 +218,29 @@ async def test_who_may_go_to_few_does_not_hold_up_those_behind() -> None:
         for each in free.values():
             each.set()
         assert [each.status for each in await asyncio.gather(*sent)] == [200, 200, 200, 200]
+
+
+async def test_a_probe_that_hangs_does_not_hold_up_the_line() -> None:
+    """A half-open breaker gives out its probe anew after a while: by time alone, as well."""
+
+    async def hang_up(_: Message, __: asyncio.StreamReader, ___: asyncio.StreamWriter) -> bool:
+        return False
+
+    held = Held()
+    breaker = {"breaker_failures": 1, "breaker_open_ms": 500, "outlier_failures": 0}
+    settings = {"retry_attempts": 1, "backend_in_flight_max": 2, "backend_wait_ms": 60_000}
+    async with rig(2, policy="round_robin", **settings, **breaker) as made:
+        made.backends[0].reply = hang_up
+        made.backends[1].reply = held
+        assert (await made.ask("GET", "/bad")).status == 502
+        made.backends[0].reply = held
+        loop, shut = asyncio.get_running_loop(), made.backend("b1").breaker
+        await until(lambda: shut.retry_after(loop.time()) == 0.0)
+        sent = await crowd(made, "/1", "/2", "/3", "/4")  # two at b2, the probe, and one in line
+        await until(lambda: "/4" in held.asked)
+        for _ in sent:
+            held.let_go()
+        assert [each.status for each in await asyncio.gather(*sent)] == [200] * 4
 
 
 async def test_the_wait_is_not_taken_for_the_backends_slowness() -> None:

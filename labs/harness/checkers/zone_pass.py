@@ -89,12 +89,12 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
     for key, (first, last) in keys.items():
         if key not in left:
             hot = len(keys) == 1 and len(ops) >= LARGE
-            if _clash(ops, first, last) if hot else sweep([*first.values()], [*last.values()]):
+            if _clash(key, ops, first, last) if hot else sweep([*first.values()], [*last.values()]):
                 left.add(key)
     return left, len(keys.keys() - left)
 
 
-def _clash(ops: Sequence[Op], first: Values, last: Values) -> bool:
+def _clash(key: Key, ops: Sequence[Op], first: Values, last: Values) -> bool:
     """Two zones of the only key that must each stand before the other: the same as `sweep`.
 
     Of a hot key few zones are forward, so to sort all of them is most of a sweep. The others that
@@ -109,7 +109,8 @@ def _clash(ops: Sequence[Op], first: Values, last: Values) -> bool:
         begin = bisect_right(ops, f, key=call)
         for op in ops[begin : bisect_left(ops, s, begin, key=call)]:
             value = op.value if op.f == "write" else op.output
-            if op.type == "fail" or value not in first:
+            # Another key may have operations, too, that were never answered.
+            if op.key != key or op.type == "fail" or value not in first:
                 continue
             other_f, other_s = first[value], last[value]
             if other_f < s and f < other_s and (other_f, other_s) != (f, s):

@@ -12,7 +12,8 @@ import msgspec
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = "shared"  # what variants leave behind that share a cluster
-JOINED = ("history.jsonl", "faults.jsonl", "events.jsonl")
+HISTORY = "history.jsonl"
+JOINED = (HISTORY, "faults.jsonl", "events.jsonl")
 
 
 def new_run_directory(lab: str, root: Path = ROOT / "runs") -> Path:
@@ -55,12 +56,26 @@ def join(directory: Path, variants: list[str]) -> None:
 def share(shared: Path, own: Path, others: Collection[str]) -> None:
     """Make a variant's directory from that of the cluster that it shared, by links.
 
-    `others`: nodes that are other variants' alone; what they told is left out.
+    `others`: nodes that are other variants' alone; what they told, and what clients asked of them,
+    is left out.
     """
     own.mkdir()
     for path in sorted(shared.iterdir()):
-        if path.is_file() and path.name.partition(".")[0] not in others:
+        if path.name == HISTORY:
+            _copy_history(path, own / HISTORY, others)
+        elif path.is_file() and path.name.partition(".")[0] not in others:
             (own / path.name).symlink_to(Path("..", shared.name, path.name))
+
+
+def _copy_history(shared: Path, own: Path, others: Collection[str]) -> None:
+    """Without the operations at `others`; each line that stays keeps its index."""
+    away: set[Any] = set()  # processes whose operation is at one of `others`
+    with own.open("wb") as kept:
+        for line in read_lines(shared):
+            if line["type"] == "invoke":
+                (away.add if line.get("node") in others else away.discard)(line["process"])
+            if line["process"] not in away:
+                kept.write(msgspec.json.encode(line) + b"\n")
 
 
 def _lines(directory: Path, name: str) -> list[dict[str, Any]]:

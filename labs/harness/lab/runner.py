@@ -152,7 +152,8 @@ async def _run_variants(
     for variant in variants:
         story.variant(variant.name, variant.expected, variant.about)
     began = time.monotonic()
-    trouble = crash = None
+    trouble: str | None = None
+    crash: tuple[str, str] | None = None
     try:
         async with _stage(variants, results, options, story, testbed, directory, faults) as stage:
             try:
@@ -161,24 +162,28 @@ async def _run_variants(
                 crash = _crash(stage)
                 raise
     except TROUBLE as error:
-        trouble = None if crash else str(error)
-        story.error(crash or str(error))
+        trouble = crash[1] if crash else str(error)
+        story.error(trouble)
     finally:
         story.pause()
         story.now = None
     for result in results:
-        result.trouble, result.crash = trouble, crash
+        if crash is not None and crash[0] in result.nodes:  # another variant's node says nothing
+            result.crash = crash[1]
+        else:
+            result.trouble = trouble
         result.elapsed_s = round(time.monotonic() - began, 3)
     return results
 
 
-def _crash(stage: Stage) -> str | None:
-    """Which node contradicted itself and stopped, if that is what is behind the trouble."""
+def _crash(stage: Stage) -> tuple[str, str] | None:
+    """Which node contradicted itself and stopped, if that is behind the trouble; and how."""
     try:
         stage.cluster.check()
     except NodeExited as exited:
         if exited.node in stage.cluster.nodes and exited.own_fault:
-            return f"{exited.node} found itself wrong and stopped: {exited.own_fault}"
+            how = f"{exited.node} found itself wrong and stopped: {exited.own_fault}"
+            return exited.node, how
     except TestbedError:
         pass
     return None
@@ -206,6 +211,8 @@ async def _stage(
                 stack.callback(share, own, directory / slug(variant.name), others)
         recorder = stack.enter_context(Recorder(own / "history.jsonl", _clock_ns(options)))
         story.now = lambda: recorder.now_ns() / 1e9
+        for result in results:  # also of a cluster that does not start: its nodes' times are told
+            result.start_ns = recorder.start_ns
         cluster = await stack.enter_async_context(testbed.cluster(joined(specs), directory=own))
         for member, flavour in cluster.member_flavours().items():
             story.note(f"{member}: {flavour}")
@@ -223,7 +230,7 @@ async def _stage(
         stack.push_async_callback(nemesis.heal_all)
         stages = []
         for result, spec in zip(results, specs, strict=True):
-            result.start_ns, result.members = recorder.start_ns, cluster.member_flavours()
+            result.members = cluster.member_flavours()
             result.nodes = [node for node in cluster.nodes if node in spec.node_names]
             result.places = list(cluster.clients)
             stage = Stage(

@@ -17,5 +17,6 @@ async def together(*parts: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():  # else, at Ctrl-C, it is undoing what it did: let it
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

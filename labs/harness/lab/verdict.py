@@ -149,6 +149,7 @@ def decide(results: list[VariantResult], faults: list[FaultRecord]) -> tuple[Wor
         # Before the faults: from that one, no cluster recovers.
         if result.crash is not None and not result.may_stop:
             return "fail", f"{result.name}: {result.crash}"
+    for result in results:
         if result.trouble is not None:
             return "invalid", f"{result.name}: {result.trouble}"
     stopped = {result.name for result in results if result.crash is not None}

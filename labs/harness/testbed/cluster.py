@@ -210,10 +210,13 @@ class Cluster(ABC):
         reasons: dict[str, str] = {}
 
         async def ask(node: str) -> None:
-            reasons[node] = f"{self.state(node)}, has not answered"
-            reasons[node] = await self._unready(node)
-            if nodes is None and not reasons[node]:
-                reasons[node] = not_found(await self.status(node) or {})
+            # The last look may be cut short: then what the one before it has found is told.
+            reasons.setdefault(node, f"{self.state(node)}, has not answered")
+            why = await self._unready(node)
+            if nodes is None and not why and node in self.nodes:  # members do not speak HTTP
+                said = await self.status(node)
+                why = "has not told its status" if said is None else not_found(said)
+            reasons[node] = why
 
         async def all_ready() -> bool:
             self.check()

@@ -281,11 +281,11 @@ class ComposeCluster(Cluster):
         self._stopped = True
         try:
             await self._end_all()
-        finally:
             if self._links:
                 await self._links.close()
             if self._session:
                 await self._session.close()
+        finally:  # whatever went wrong: for the ground somebody waits
             if self._stands and all(self.state(each) == "stopped" for each in self._apps):
                 self._leave()  # else only when nothing of this one is left
             await self._take_down()

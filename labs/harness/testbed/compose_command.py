@@ -53,11 +53,11 @@ async def remove(project: str, file: Path | None, *, complete: bool) -> None:
         if code:
             raise TestbedError(f"docker compose down failed: {said[-1000:]}")
     try:
-        await asyncio.to_thread(compose_owners.remove, f"{PROJECT}={project}")
+        await asyncio.to_thread(compose_owners.remove, f"{PROJECT}={project}", surely=True)
     except (OSError, subprocess.SubprocessError) as error:
+        why = error if type(error) is OSError else "the Docker engine does not answer"
         raise TestbedError(
-            f"{project} can't be removed, the Docker engine does not answer; "
-            "the next run, or make clean, removes it"
+            f"{project} can't be removed, {why}; the next run, or make clean, removes it"
         ) from error
 
 

@@ -50,6 +50,10 @@ class Ground:
         """Whether all is here that a cluster needs, where and as it needs it."""
         if not self._up or self._plane != "proxies":
             return False  # with packets, rules of the one before would be in the pods
+        try:
+            self.containers.check({})
+        except TestbedError:
+            return False  # a pod or the proxies have ended: the next cluster starts afresh
         layout = Layout(spec, self.place, self._plane)
         needed: dict[str, Any] = layout.ground(self.project, images, self._labels)["services"]
         return all(self._services.get(name) == service for name, service in needed.items())

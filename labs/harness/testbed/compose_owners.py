@@ -68,11 +68,11 @@ def sweep() -> list[SweptProject]:
     return [SweptProject(run, remove(f"{RUN}={run}")) for run in sorted(runs)]
 
 
-def remove(label: str) -> tuple[str, ...]:
+def remove(label: str, *, surely: bool = False) -> tuple[str, ...]:
     """Remove every container, network and volume with `label` (key=value); what it was, in words.
 
     In that order, and again until nothing is left: a command that a dead runner had sent may still
-    be creating a container.
+    be creating a container. `surely`: raises OSError when something stays, however often it tries.
     """
     removed: list[str] = []
     for attempt in range(REMOVAL_TRIES):
@@ -91,6 +91,9 @@ def remove(label: str) -> tuple[str, ...]:
             break
         if attempt:
             time.sleep(RETRY_S)
+    else:
+        if surely:
+            raise OSError(f"still there after {REMOVAL_TRIES} tries: {removed[-1]}")
     return tuple(dict.fromkeys(removed))
 
 

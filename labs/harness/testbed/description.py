@@ -218,7 +218,8 @@ def lease_cluster(
 
 
 def joined(specs: Sequence[ClusterSpec]) -> ClusterSpec:
-    """One cluster with the nodes of all of `specs`, which have the same members and clients.
+    """One cluster with the nodes of all of `specs`, which have the same members and clients, and
+    no peers: those of one variant would replicate with those of another.
 
     A node that several of them describe in the same words is one node. Raises ValueError when one
     name is described in two ways.
@@ -226,5 +227,6 @@ def joined(specs: Sequence[ClusterSpec]) -> ClusterSpec:
     nodes: list[NodeSpec] = []
     for spec in specs:
         assert (spec.members, spec.clients) == (specs[0].members, specs[0].clients), spec.name
+        assert len(specs) == 1 or not spec.peers, spec.name
         nodes += [node for node in spec.nodes if node not in nodes]
     return replace(specs[0], nodes=tuple(nodes))

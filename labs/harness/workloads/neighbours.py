@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
@@ -21,6 +21,9 @@ from labs.harness.workloads.open_loop import arrivals
 from labs.harness.workloads.tracing import Trace, new_trace
 from services.chassis.errors import Definite, Indefinite, NotFound, NotLeader
 from services.kv.client import KvClient, Reply
+
+if TYPE_CHECKING:
+    from labs.harness.lab.stage import Stage
 
 KEYS = tuple(f"register-{number}" for number in range(5))
 
@@ -76,6 +79,7 @@ class NeighbourWorkload:
         self._operations: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
         self._clients: list[_Beside] = []
+        self._under_way: dict[int, int] = {}  # process: when it began, ns
         self._on_progress: Callable[[str], None] = lambda text: None
 
     async def start(
@@ -117,6 +121,10 @@ class NeighbourWorkload:
         """How many operations beside `node`, asked since then, were answered."""
         return sum(each.answered for each in self.since(begin_ns, node, f))
 
+    def under_way(self, begin_ns: int, end_ns: int) -> int:
+        """How many that were asked from `begin_ns` on, and before `end_ns`, have not ended."""
+        return sum(begin_ns <= each < end_ns for each in self._under_way.values())
+
     async def _dispatch(self, beside: _Beside, random: Random) -> None:
         async for late_s in arrivals(lambda: self.rate_per_s, random):
             self.lateness_s = max(self.lateness_s, late_s)
@@ -137,6 +145,7 @@ class NeighbourWorkload:
         handle = self._recorder.invoke(
             process, f, key, value, client=beside.place, asked=beside.node, **trace.fields
         )
+        self._under_way[process] = began
         answered = retired = False
         try:
             reply = await self._ask(beside, key, value, trace)
@@ -154,6 +163,7 @@ class NeighbourWorkload:
             (self._recorder.info if retired else self._recorder.fail)(handle, error=str(error))
         if not retired:
             beside.idle.append(process)
+        del self._under_way[process]
         ended = Asked(beside.node, f, key, answered, began, self._recorder.now_ns())
         self.ended.append(ended)
         self._on_progress(f"{sum(each.answered for each in self.ended[-200:])} of the last "
@@ -185,6 +195,26 @@ class NeighbourWorkload:
     def _new_value(self) -> int:
         self._values += 1
         return self._values
+
+
+async def of_both_sides(
+    stage: Stage, clients: NeighbourWorkload, since_ns: int, *sides: list[str], all_ended: bool
+) -> list[list[Asked]]:
+    """What was asked beside the nodes of each side since then and until now, and has ended.
+
+    `all_ended`: once all of it has. Else who waits for an answer that never comes is not counted.
+    """
+    now_ns = stage.now_ns()
+    if all_ended:
+        await stage.require(
+            lambda: not clients.under_way(since_ns, now_ns),
+            within_s=clients.deadline_ms / 1000 + 10,
+            what="all that was asked has ended",
+        )
+    return [
+        [each for node in side for each in clients.since(since_ns, node) if each.invoke_ns < now_ns]
+        for side in sides
+    ]
 
 
 def unaware(readers: list[Asked], writers: list[Asked]) -> int:

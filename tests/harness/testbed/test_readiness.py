@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from labs.harness.testbed.cluster import TimedOut
+from labs.harness.testbed.description import ClusterSpec, MemberSpec, NodeSpec
 from labs.harness.testbed.local import LocalTestbed
 from labs.harness.testbed.operator import AS_OPERATOR
 from labs.harness.testbed.web import web_cluster
-from tests.harness.testbed.contract import READY_WITHIN_S
+from tests.harness.testbed.contract import ECHO, READY_WITHIN_S
 
 
 async def test_a_cluster_waits_until_its_balancer_has_found_every_backend(tmp_path: Path) -> None:
@@ -29,3 +30,29 @@ async def test_a_cluster_waits_until_its_balancer_has_found_every_backend(tmp_pa
         await cluster.ready(READY_WITHIN_S, ["front", "web-1", "web-2"])  # each of them by itself
         with pytest.raises(TimedOut, match="may not ask web-2 yet"):
             await cluster.ready(0.2)
+
+
+async def test_members_are_asked_in_their_own_protocol_alone(tmp_path: Path) -> None:
+    """Redis takes a request of HTTP for an attack, and Kafka and RabbitMQ log an error of each."""
+    members = (MemberSpec("redis", "redis"),)
+    spec = ClusterSpec("members", (NodeSpec("n1", ECHO),), ("c1",), members=members)
+    async with LocalTestbed(tmp_path) as testbed, testbed.cluster(spec) as cluster:
+        await cluster.ready(READY_WITHIN_S)
+        await cluster.stop()  # what it was asked last is logged by then
+        log = cluster.logs("redis").read_text()
+    assert "eady to accept connections" in log
+    assert "SECURITY" not in log
+
+
+async def test_who_does_not_tell_its_status_may_not_have_found_its_backends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ClusterSpec("x", (NodeSpec("n1", ECHO),), ("c1",))
+    async with LocalTestbed(tmp_path) as testbed, testbed.cluster(spec) as cluster:
+        await cluster.ready(READY_WITHIN_S)
+
+        async def silent(*_: object) -> None: ...
+
+        monkeypatch.setattr(cluster, "status", silent)
+        with pytest.raises(TimedOut, match="has not told its status"):
+            await cluster.ready(0.5)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 from services.chassis.clock import Clock
 from services.consumer.broker import BrokerDown
 from services.consumer.config import load_consumer
+from services.consumer.kafka import KafkaSource, split
 from services.consumer.worker import Worker
 from services.protocols.delivery import Record
 from tests.services.cluster import until
+
+CONFIG = load_consumer({
+    "CONSUMER_NODE": "n1", "CONSUMER_LISTEN": "127.0.0.1:0", "MEMBER_KAFKA": "127.0.0.1:1",
+    "MEMBER_REDIS": "127.0.0.1:1",
+})  # fmt: skip
 
 
 class Source:
@@ -50,11 +56,7 @@ async def test_what_a_lost_connection_was_given_belongs_to_nobody() -> None:
     """An assignment whose preparation outlasts its connection is void: the partitions are those of
     the next connection, and only when that one has been given them."""
     source, effects = Source(), SlowEffects()
-    config = load_consumer({
-        "CONSUMER_NODE": "n1", "CONSUMER_LISTEN": "127.0.0.1:0", "MEMBER_KAFKA": "127.0.0.1:1",
-        "MEMBER_REDIS": "127.0.0.1:1",
-    })  # fmt: skip
-    worker = Worker(config, source, effects, Clock(), Mock(), Mock())  # type: ignore[arg-type]
+    worker = Worker(CONFIG, source, effects, Clock(), Mock(), Mock())  # type: ignore[arg-type]
     running = asyncio.create_task(worker.run())
     await until(lambda: worker.joined)
 
@@ -72,3 +74,13 @@ async def test_what_a_lost_connection_was_given_belongs_to_nobody() -> None:
     await second
     assert worker.core.partitions == ("t/1",)
     running.cancel()
+
+
+async def test_what_is_assigned_while_it_leaves_belongs_to_nobody() -> None:
+    """aiokafka ends a join that is under way before it stops: that assignment is void as well, or
+    the next connection would find its partitions taken."""
+    source = KafkaSource(CONFIG, Mock())
+    source._listener = listener = AsyncMock()  # no consumer: not started, or being stopped
+
+    await source.on_partitions_assigned([split("t/0")])
+    listener.assigned.assert_not_called()
