@@ -109,7 +109,8 @@ async def lose_a_server(stage: Stage, users: CacheUsers) -> None:
     )
     copies = [f"twin-{key}" for key in KEYS]
     if twins.nodes:
-        await twins.put_all("twins", dict.fromkeys(copies, 1))
+        await stage.require(lambda: kept_twice(twins, copies), within_s=20,
+                            what="every copy is kept by both its servers")
     async with stage.fault(stage.nemesis.kill(["redis-4"]), "killed: redis-4, for good"):
         if twins.nodes:
             missed = await missed_share(twins, "twins", copies)
@@ -133,6 +134,19 @@ async def lose_a_server(stage: Stage, users: CacheUsers) -> None:
         f"{share:.0%} of {len(KEYS)} keys missed, with one of four lost",
         control_breaks=True,
     )
+
+
+async def kept_twice(twins: CacheUsers, keys: list[str]) -> bool:
+    """Write all of them; did no server fail meanwhile? (That a server which died and came back has
+    closed a connection is found out by using it; what was written meanwhile has one copy.)"""
+    before = await twins.status("twins")
+    await twins.put_all("twins", dict.fromkeys(keys, 1))
+    after = await twins.status("twins")
+    if not before or not after:
+        return False
+    circuits = {each["circuit"] for told in (before, after) for each in told["shards"].values()}
+    failed = [told["counters"]["engine_errors"] for told in (before, after)]
+    return circuits == {"closed"} and failed[0] == failed[1]
 
 
 async def missed_share(users: CacheUsers, node: str, keys: list[str]) -> float:
