@@ -19,6 +19,7 @@ import aiohttp
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
 from labs.harness.testbed.operator import AS_OPERATOR
+from labs.harness.workloads.open_loop import arrivals
 from labs.harness.workloads.tracing import new_trace
 from services.chassis.errors import Definite, Indefinite, NotFound, ServiceError
 from services.kv.client import KvClient
@@ -221,12 +222,9 @@ class CacheLoad:
                 process = self._new_process()
 
     async def _read_on(self) -> None:
-        loop = asyncio.get_running_loop()
-        planned, idle = loop.time(), list[int]()
-        while True:
-            planned += self._random.expovariate(self._reads_per_s)
-            await asyncio.sleep(max(0.0, planned - loop.time()))
-            self.lateness_s = max(self.lateness_s, loop.time() - planned)
+        idle: list[int] = []
+        async for late_s in arrivals(lambda: self._reads_per_s, self._random):
+            self.lateness_s = max(self.lateness_s, late_s)
             task = asyncio.create_task(self._read(idle))
             self._operations.add(task)
             task.add_done_callback(self._operations.discard)

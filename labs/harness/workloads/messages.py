@@ -18,6 +18,7 @@ import redis.asyncio
 
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
+from labs.harness.workloads.open_loop import Operations, arrivals
 from labs.harness.workloads.tracing import new_trace
 from services.chassis.errors import Definite, Indefinite
 from services.consumer.client import MessageClient
@@ -67,8 +68,7 @@ class MessageWorkload:
         self._process: dict[str, int] = {}
         self._processes = 0
         self._dispatchers: list[asyncio.Task[None]] = []
-        self._operations: set[asyncio.Task[None]] = set()
-        self._failures: list[BaseException] = []
+        self._operations = Operations()
         self._on_progress: Callable[[str], None] = lambda text: None
         self.lateness_s = 0.0
 
@@ -102,29 +102,17 @@ class MessageWorkload:
         for task in self._dispatchers:
             task.cancel()
         await asyncio.gather(*self._dispatchers, return_exceptions=True)
-        await asyncio.gather(*self._operations, return_exceptions=True)
+        await self._operations.ended()
         await self._client.close()
-        if self._failures:
-            raise self._failures[0]
+        self._operations.check()
 
     async def _dispatch(self, node: str) -> None:
-        loop = asyncio.get_running_loop()
-        planned = loop.time()
-        while True:
-            planned += self._random.expovariate(self.rate_per_s)
-            await asyncio.sleep(max(0.0, planned - loop.time()))
-            self.lateness_s = max(self.lateness_s, loop.time() - planned)
+        async for late_s in arrivals(lambda: self.rate_per_s, self._random):
+            self.lateness_s = max(self.lateness_s, late_s)
             idle = self._idle[node]
             if idle:
                 key = idle.pop(self._random.randrange(len(idle)))
-                task = asyncio.create_task(self._send(node, key))
-                self._operations.add(task)
-                task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._operations.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._failures.append(failure)  # a bug of the load, raised by stop()
+                self._operations.start(self._send(node, key))
 
     async def _send(self, node: str, key: str) -> None:
         number = self._numbers[key]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
-from labs.harness.workloads.open_loop import arrivals
+from labs.harness.workloads.open_loop import Operations, arrivals
 from labs.harness.workloads.tracing import Trace, new_trace
 from services.chassis.errors import Definite, Indefinite, NotFound, NotLeader
 from services.kv.client import KvClient, Reply
@@ -76,8 +76,7 @@ class NeighbourWorkload:
         self._random = Random(seed)
         self._processes = self._values = 0
         self._dispatchers: list[asyncio.Task[None]] = []
-        self._operations: set[asyncio.Task[None]] = set()
-        self._failures: list[BaseException] = []
+        self._operations = Operations()
         self._clients: list[_Beside] = []
         self._under_way: dict[int, int] = {}  # process: when it began, ns
         self._on_progress: Callable[[str], None] = lambda text: None
@@ -102,10 +101,9 @@ class NeighbourWorkload:
         for task in self._dispatchers:
             task.cancel()
         await asyncio.gather(*self._dispatchers, return_exceptions=True)
-        await asyncio.gather(*self._operations, return_exceptions=True)
+        await self._operations.ended()
         await asyncio.gather(*(beside.client.close() for beside in self._clients))
-        if self._failures:
-            raise self._failures[0]
+        self._operations.check()
 
     def since(self, begin_ns: int, node: str | None = None, f: str | None = None) -> list[Asked]:
         """What was asked at `begin_ns` or later and has ended, of one node or all."""
@@ -128,14 +126,7 @@ class NeighbourWorkload:
     async def _dispatch(self, beside: _Beside, random: Random) -> None:
         async for late_s in arrivals(lambda: self.rate_per_s, random):
             self.lateness_s = max(self.lateness_s, late_s)
-            task = asyncio.create_task(self._operate(beside, random))
-            self._operations.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._operations.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._failures.append(failure)  # a bug of the load, raised by stop()
+            self._operations.start(self._operate(beside, random))
 
     async def _operate(self, beside: _Beside, random: Random) -> None:
         process = beside.idle.pop() if beside.idle else self._new_process()

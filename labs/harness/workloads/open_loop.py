@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
@@ -32,6 +32,36 @@ async def arrivals(rate_per_s: Callable[[], float], random: Random) -> AsyncIter
         planned += random.expovariate(rate_per_s())
         await asyncio.sleep(max(0.0, planned - loop.time()))
         yield loop.time() - planned
+
+
+class Operations:
+    """Operations that were sent and have not ended. One that raises is a bug of the load."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, operation: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(operation)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._failures.append(failure)
+
+    async def ended(self) -> None:
+        """Wait until each of them has."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def check(self) -> None:
+        """Raise what one of them raised, if any did."""
+        if self._failures:
+            raise self._failures[0]
 
 
 class Answered(NamedTuple):
@@ -97,8 +127,7 @@ class OpenLoop(ABC):
         self._random = Random(f"{seed}/{place}")
         self._idle: list[int] = []
         self._dispatcher: asyncio.Task[None] | None = None
-        self._operations: set[asyncio.Task[None]] = set()
-        self._failures: list[BaseException] = []
+        self._operations = Operations()
 
     @abstractmethod
     async def open(self, cluster: Cluster) -> None:
@@ -130,10 +159,9 @@ class OpenLoop(ABC):
         if self._dispatcher is not None:
             self._dispatcher.cancel()
             await asyncio.gather(self._dispatcher, return_exceptions=True)
-            await asyncio.gather(*self._operations, return_exceptions=True)
+            await self._operations.ended()
             await self.close()
-        if self._failures:
-            raise self._failures[0]
+        self._operations.check()
 
     def since(self, start_ns: int, end_ns: int | None = None) -> list[Ended]:
         """What was sent at `start_ns` or later (and before `end_ns`), and has ended."""
@@ -151,14 +179,7 @@ class OpenLoop(ABC):
             if len(self._operations) >= self.in_flight_max:
                 self.counts["unsent"] += 1
                 continue
-            task = asyncio.create_task(self._operate(self.draw(self._random)))
-            self._operations.add(task)
-            task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._operations.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._failures.append(failure)  # a bug of the load, raised by stop()
+            self._operations.start(self._operate(self.draw(self._random)))
 
     async def _operate(self, drawn: Drawn) -> None:
         process = self._idle.pop() if self._idle else self._recorder.new_process()

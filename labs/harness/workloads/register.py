@@ -22,7 +22,7 @@ from typing import Any
 
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
-from labs.harness.workloads.open_loop import arrivals
+from labs.harness.workloads.open_loop import Operations, arrivals
 from labs.harness.workloads.tracing import new_trace
 from services.chassis.errors import Definite, Indefinite, NotFound, PreconditionFailed
 from services.kv.client import KvClient, Reply
@@ -86,8 +86,7 @@ class RegisterWorkload:
         self._last_seen: dict[tuple[int, str], tuple[Any, int]] = {}
         self._values = 0
         self._dispatchers: list[asyncio.Task[None]] = []
-        self._operations: set[asyncio.Task[None]] = set()
-        self._failures: list[BaseException] = []
+        self._operations = Operations()
         self._on_progress: Callable[[str], None] = lambda text: None
 
     async def start(
@@ -112,10 +111,9 @@ class RegisterWorkload:
         for task in self._dispatchers:
             task.cancel()
         await asyncio.gather(*self._dispatchers, return_exceptions=True)
-        await asyncio.gather(*self._operations, return_exceptions=True)
+        await self._operations.ended()
         await asyncio.gather(*(place.client.close() for place in self.places.values()))
-        if self._failures:
-            raise self._failures[0]
+        self._operations.check()
 
     @property
     def lateness_s(self) -> float:
@@ -178,14 +176,7 @@ class RegisterWorkload:
             if place.in_flight >= self.in_flight_max:
                 place.counts["shed"] += 1
                 continue
-            task = asyncio.create_task(self._operate(place, random))
-            self._operations.add(task)
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._operations.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._failures.append(failure)  # a bug of the load, raised by stop()
+            self._operations.start(self._operate(place, random))
 
     async def _operate(self, place: Place, random: Random) -> None:
         process = place.idle.pop() if place.idle else self.recorder.new_process()
