@@ -48,6 +48,9 @@ def run(
         code = _repeat(name, options, out) if options.repeat > 1 else _run(name, options, out)
     except KeyboardInterrupt:
         out.print("\ninterrupted: what the run had started is gone")
+        # If it came while an import was in exec() (a dataclass being made), CPython has marked it
+        # as unhandled, and would end by the signal, not by this code. The next exec() undoes that.
+        exec("")
         code = 130
     raise typer.Exit(code)
 
