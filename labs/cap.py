@@ -25,7 +25,7 @@ RAFT = {**TICKS, "KV_ELECTION_TICKS": "30", "KV_HEARTBEAT_TICKS": "4"}
 ONE = {**TICKS, "KV_READ_QUORUM": "1", "KV_WRITE_QUORUM": "1", "KV_ANTI_ENTROPY_TICKS": "10",
        "KV_CONFLICTS": "last-write-wins"}  # fmt: skip
 AVAILABLE, CONSISTENT = {"ap", "both"}, {"cp", "both"}  # what each says of itself
-ONE_WAY_MS = 20.0
+ONE_WAY_MS = 50.0  # far more than a busy machine takes for a write of its own
 
 
 async def scenario(stage: Stage) -> None:
@@ -60,7 +60,7 @@ async def at_a_distance(stage: Stage, clients: NeighbourWorkload, available: boo
         writes = [each.took_ms for each in clients.since(since, f="write") if each.answered]
     # What a busy machine adds is no wait for a node: the quickest one tells.
     least, median, trip = min(writes), percentile(writes, 50), 2 * ONE_WAY_MS
-    stage.figures(write_ms=median)
+    stage.figures(write_ms=least)
     waits = "for no other node" if available else "for a round trip between nodes"
     stage.claim(f"Without a fault a write waits {waits}", (least < 0.95 * trip) == available,
                 f"the quickest of {len(writes)} writes took {least:.1f} ms, the median "
@@ -116,8 +116,8 @@ def answer(results: Results) -> str:
         "CA" is not on the menu, for partitions are not given up by choosing. Who promises both
         breaks one: the control answered all, told {both["stale"]} readers the past, and is not
         linearizable. Mostly there is no partition; then the choice is latency (PACELC): with
-        {ONE_WAY_MS:g} ms between nodes a write took {cp["write_ms"]:.0f} ms by majority (median),
-        {ap["write_ms"]:.1f} ms by one replica.
+        {ONE_WAY_MS:g} ms between nodes a write took {cp["write_ms"]:.0f} ms or more by majority,
+        {ap["write_ms"]:.1f} ms or more by one replica.
     """
 
 
@@ -146,5 +146,5 @@ LAB = Lab(
     misses="CAP's availability is an answer from every live node, however late; ours has a "
            "deadline. Real partitions are partial, short, and often one-way.",
     comparison=(("answered on the cut-off side", "{answered} of {asked}"),
-                ("write without a fault, median", "{write_ms:.1f} ms")),
+                ("write without a fault, at least", "{write_ms:.1f} ms")),
 )

@@ -22,7 +22,7 @@ RUMOURS = 6  # writes of which each is followed to every node
 KEYS = 16  # written before the faults, and as many during them
 REPLICAS = 3  # N, of the nodes of the cluster
 LINKS_KEEP_S = 1.2  # what waits longer for a peer is dropped (services/chassis/transport.py: 1.0)
-WITHIN_S = 40.0
+WITHIN_S = 90.0
 
 
 async def connected(stage: Stage) -> None:
