@@ -274,12 +274,15 @@ class RabbitSource:
         """See `pause`."""
 
     async def lag(self) -> dict[str, int]:
-        """Ready messages of the queue, and those that are here."""
+        """Ready messages of the queue, and those that are here.
+
+        However long a busy broker takes to say: a channel of which a call is given up is closed by
+        aiormq, and whatever was unacknowledged on it is delivered again.
+        """
         if self._connection is None or self._channel.is_closed:
             return {}
         try:
-            async with asyncio.timeout(0.2):
-                said = await self._channel.declare_queue(self._queue_name, passive=True)
+            said = await self._channel.declare_queue(self._queue_name, passive=True)
         except ERRORS:
             return {}
         ready = said.declaration_result.message_count or 0
