@@ -12,7 +12,7 @@ from labs.harness.workloads.messages import MessageWorkload, read_ledger
 if TYPE_CHECKING:
     from labs.harness.lab.stage import Stage
 
-BACKLOG = 120
+BACKLOG = 60
 NAMES = {"kafka": "Kafka", "rabbitmq": "RabbitMQ"}
 
 

@@ -28,6 +28,7 @@ from services.consumer.messages import Message
 from services.protocols.delivery import DeadLetter, Record
 
 WITHIN_S = 10.0
+LET_BE_S = 0.1  # a broker that was not there a moment ago: not each message dials it anew
 ERRORS = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
 
 
@@ -81,6 +82,7 @@ class RabbitPublisher:
         self._channel: AbstractChannel
         self._exchange: AbstractExchange
         self._starting = asyncio.Lock()
+        self._let_be_until = 0.0  # on the loop's clock
 
     @property
     def connected(self) -> bool:
@@ -93,15 +95,25 @@ class RabbitPublisher:
         async with self._starting:
             if self.connected:
                 return
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._let_be_until:
+                raise BrokerDown("it was not there a moment ago")
             await self.stop()
-            connection = await connect(self._config)
             try:
-                self._channel = await connection.channel(publisher_confirms=True)
-                self._exchange = await declare(self._channel, self._config)
-            except ERRORS as error:
-                await hang_up(connection)
-                raise BrokerDown(repr(error)) from error
-            self._connection = connection
+                await self._dial()
+            except BrokerDown:
+                self._let_be_until = loop.time() + LET_BE_S
+                raise
+
+    async def _dial(self) -> None:
+        connection = await connect(self._config)
+        try:
+            self._channel = await connection.channel(publisher_confirms=True)
+            self._exchange = await declare(self._channel, self._config)
+        except ERRORS as error:
+            await hang_up(connection)
+            raise BrokerDown(repr(error)) from error
+        self._connection = connection
 
     async def publish(self, message: Message) -> Receipt:
         if not self.connected:
