@@ -88,11 +88,11 @@ def answer(results: Results) -> str:
     return f"""
         Nothing delivers exactly once: between an effect and the commit that tells of it there is
         always a moment to die in. So choose what a crash does. Commit first, and it loses: here
-        {naive["lost"]} of {naive["acknowledged"]} messages. Commit afterwards, and it repeats:
+        {naive["lost"]} of {naive["sent"]} messages. Commit afterwards, and it repeats:
         {naive["twice"]} took effect twice after a kill and a rebalance.
 
         What one can have is an effect that takes place once. Keep the message's id in the same
-        atomic step: {careful["twice"]} of {careful["acknowledged"]} took effect twice. If the
+        atomic step: {careful["twice"]} of {careful["sent"]} took effect twice. If the
         effect is a record in Kafka, a transaction commits result and offset together.
 
         The producer has the same gap. To write to the database and then to the broker left
@@ -128,7 +128,7 @@ LAB = Lab(
     misses="One broker without replicas, and a relay that polls, where real ones read the "
            "database's log (change data capture).",
     comparison=(
-        ("sent messages without effect", "{lost} of {acknowledged}"),
+        ("sent messages without effect", "{lost} of {sent}"),
         ("messages with several effects", "{twice}"),
         ("orders that nobody heard of", "{unheard} of {orders}"),
         ("results written more than once", "{copies}"),

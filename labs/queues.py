@@ -64,10 +64,10 @@ async def scenario(stage: Stage) -> None:
             await groups.owned(stage, [each for each in kafka if each not in victims])
         await groups.owned(stage, kafka)
         await backlog(stage, load, workers, senders)
-        poison = {broker: await send_poison(stage.cluster, "c1", f"{broker}-p", POISON)
-                  for broker in brokers}
-    await groups.drained(stage, workers["kafka"],
-                         [f"messages.{group}" for group in workers.get("rabbitmq", ())])
+    poison = {broker: await send_poison(stage.cluster, "c1", f"{broker}-p", POISON)
+              for broker in brokers}
+    last = {group: poison[broker][1] for broker, found in workers.items() for group in found}
+    await groups.drained(stage, workers["kafka"], last)
     await judge(stage, load, poison)
 
 

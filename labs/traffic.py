@@ -106,7 +106,7 @@ def answer(results: Results) -> str:
         And let little of it come that far. A cache kept {shed["hit"]:.0%} of the reads from the
         store, followers answered {shed["followed"]:.0%} of the rest, {shed["led"]:.0%} was left to
         the leader. In time were {shed["cached"]:.0%}; without the cache {shed["replicas"]:.0%}, by
-        the leader alone {shed["alone"]:.0%}. Orders can wait: a queue took {shed["accepted"]:.0%}
+        one node alone {shed["alone"]:.0%}. Orders can wait: a queue took {shed["accepted"]:.0%}
         in time, {shed["direct"]:.0%} could be done at once; its backlog of {shed["backlog"]} was
         gone {shed["later_s"]:.1f} s after the spike.
     """

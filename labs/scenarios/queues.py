@@ -12,7 +12,7 @@ from labs.harness.workloads.messages import MessageWorkload, read_ledger
 if TYPE_CHECKING:
     from labs.harness.lab.stage import Stage
 
-BACKLOG = 120
+BACKLOG = 60
 NAMES = {"kafka": "Kafka", "rabbitmq": "RabbitMQ"}
 
 
@@ -51,8 +51,12 @@ async def backlog(stage: Stage, load: MessageWorkload, workers: dict[str, dict[s
             each.needs("Kafka outlives its own crash with a backlog", "Apache Kafka")
 
 
-async def judge(stage: Stage, load: MessageWorkload, poison: dict[str, set[str]]) -> None:
-    """What each variant's groups have done, and what each broker still has."""
+async def judge(stage: Stage, load: MessageWorkload,
+                poison: dict[str, tuple[set[str], str]]) -> None:
+    """What each variant's groups have done, and what each broker still has.
+
+    `poison`: by broker, the ids of what can't be processed, and of the good one after it.
+    """
     buried = {"kafka": {(each["id"], each["group"]) for each in
                         await kafka_log.records(stage.cluster, "messages.dead", 1)}}
     if "rabbitmq" in poison:
@@ -64,12 +68,12 @@ async def judge(stage: Stage, load: MessageWorkload, poison: dict[str, set[str]]
         for group, nodes in groups.groups_of(each).items():
             broker = group.partition("-")[0]
             dead = {name for name, of in buried[broker] if of == group}
-            await of_group(each, load, broker, group, nodes, dead, poison[broker])
+            await of_group(each, load, broker, group, nodes, dead, *poison[broker])
         compare(each, kept)
 
 
 async def of_group(stage: Stage, load: MessageWorkload, broker: str, group: str, nodes: list[str],
-                   dead: set[str | None], poison: set[str]) -> None:
+                   dead: set[str | None], poison: set[str], good: str) -> None:
     name, ledger = NAMES[broker], await read_ledger(stage.cluster, group)
     sent = {each.id: each for each in load.of(f"{broker}-p")}
     lost, unordered = ledger.lost(sent), ledger.out_of_order()
@@ -81,8 +85,11 @@ async def of_group(stage: Stage, load: MessageWorkload, broker: str, group: str,
         kept = len(ledger.applied) - len(unordered)
         stage.claim(f"{name} keeps a key's order", not unordered,
                     f"{kept} of {len(ledger.applied)} keys in order")
-    stage.claim(f"{name} puts poison aside", dead == poison and not poison & ledger.times.keys(),
-                f"{len(dead)} dead letters of {len(poison)}; what came after them went on")
+    went_on = good in ledger.times
+    stage.claim(f"{name} puts poison aside",
+                dead == poison and not poison & ledger.times.keys() and went_on,
+                f"{len(dead)} dead letters of {len(poison)}; what came after them "
+                f"{'went on' if went_on else 'did not take effect'}")
 
 
 class Kept(NamedTuple):

@@ -168,6 +168,8 @@ class Reader:
         began_ms = self._now_ms()
         entry = self._expiring(await self._store.fetch(key, deadline, context))
         if entry.kind is Kind.ABSENT and not self._freshness.negative_ttl_ms:
+            if lease is not None:
+                await self._tier.give_back(key, seen, lease)
             return Landed(entry, None)
         sent = self.flights.arrive()
         stored = await self._tier.fill(key, entry, seen, lease, began_ms)

@@ -12,6 +12,7 @@ since it read it):
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
@@ -112,6 +113,13 @@ class Tier:
         if await self._put_over(seen.shard, key, seen.raw, data, self.terms.lease_ms):
             return data
         return None
+
+    async def give_back(self, key: str, seen: Seen, lease: bytes) -> None:
+        """End a lease in whose place nothing is to be put: who waits for it need wait no longer."""
+        assert seen.shard is not None, "a lease was put there"
+        ended = self.codec.encode(self._marked(Kind.LEASE, 0, 0))
+        with contextlib.suppress(EngineError):  # then it ends by itself
+            await self._put_over(seen.shard, key, lease, ended, 1)
 
     async def fill(
         self, key: str, entry: Entry, seen: Seen, lease: bytes | None, began_ms: int

@@ -28,6 +28,7 @@ from services.consumer.messages import Message
 from services.protocols.delivery import DeadLetter, Record
 
 WITHIN_S = 10.0
+LET_BE_S = 0.1  # a broker that was not there a moment ago: not each message dials it anew
 ERRORS = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
 
 
@@ -81,6 +82,7 @@ class RabbitPublisher:
         self._channel: AbstractChannel
         self._exchange: AbstractExchange
         self._starting = asyncio.Lock()
+        self._let_be_until = 0.0  # on the loop's clock
 
     @property
     def connected(self) -> bool:
@@ -93,15 +95,25 @@ class RabbitPublisher:
         async with self._starting:
             if self.connected:
                 return
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._let_be_until:
+                raise BrokerDown("it was not there a moment ago")
             await self.stop()
-            connection = await connect(self._config)
             try:
-                self._channel = await connection.channel(publisher_confirms=True)
-                self._exchange = await declare(self._channel, self._config)
-            except ERRORS as error:
-                await hang_up(connection)
-                raise BrokerDown(repr(error)) from error
-            self._connection = connection
+                await self._dial()
+            except BrokerDown:
+                self._let_be_until = loop.time() + LET_BE_S
+                raise
+
+    async def _dial(self) -> None:
+        connection = await connect(self._config)
+        try:
+            self._channel = await connection.channel(publisher_confirms=True)
+            self._exchange = await declare(self._channel, self._config)
+        except ERRORS as error:
+            await hang_up(connection)
+            raise BrokerDown(repr(error)) from error
+        self._connection = connection
 
     async def publish(self, message: Message) -> Receipt:
         if not self.connected:
@@ -274,12 +286,15 @@ class RabbitSource:
         """See `pause`."""
 
     async def lag(self) -> dict[str, int]:
-        """Ready messages of the queue, and those that are here."""
+        """Ready messages of the queue, and those that are here.
+
+        However long a busy broker takes to say: a channel of which a call is given up is closed by
+        aiormq, and whatever was unacknowledged on it is delivered again.
+        """
         if self._connection is None or self._channel.is_closed:
             return {}
         try:
-            async with asyncio.timeout(0.2):
-                said = await self._channel.declare_queue(self._queue_name, passive=True)
+            said = await self._channel.declare_queue(self._queue_name, passive=True)
         except ERRORS:
             return {}
         ready = said.declaration_result.message_count or 0

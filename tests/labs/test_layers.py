@@ -15,6 +15,7 @@ from labs.harness.workloads.open_loop import Ended
 from labs.scenarios import layers
 
 CACHE, REPLICAS, QUEUE = "The cache takes", "Read replicas take", "A queue takes"
+KEPT = "What the cache keeps"
 SEEN = {"n1": 9, "n2": 8, "n3": 8}
 
 
@@ -29,7 +30,9 @@ class Stage:
     def figures(self, **_: Any) -> None: ...
 
     def claim(self, text: str, holds: bool, _: str) -> None:
-        self.held |= {each: holds for each in (CACHE, REPLICAS, QUEUE) if text.startswith(each)}
+        self.held |= {
+            each: holds for each in (CACHE, KEPT, REPLICAS, QUEUE) if text.startswith(each)
+        }
 
     def protocol_events(self, _: str, __: str) -> list[dict[str, Any]]:
         return [{"at_ns": at_ns, "outcome": "ok"} for at_ns in self._done]
@@ -61,6 +64,18 @@ def test_each_layer_must_take_its_share_and_be_of_use(
     layers.judge_reads(stage, [sent(100, ok) for ok in in_time], seen, "n1")
 
     assert stage.held == held
+
+
+@pytest.mark.parametrize(
+    ("hit", "collapsed", "miss", "held"),
+    [(70, 5, 25, True), (0, 54, 46, False), (30, 30, 40, False)],
+)
+def test_single_flight_alone_is_no_cache(hit: int, collapsed: int, miss: int, held: bool) -> None:
+    """With a time to live of a millisecond half of the reads are spared all the same."""
+    stage: Any = Stage()
+    layers.judge_hits(stage, {"hit": hit, "collapsed": collapsed, "miss": miss, "bypass": 0})
+
+    assert stage.held == {KEPT: held}
 
 
 def test_what_the_cache_had_before_the_spike_shows_nothing() -> None:

@@ -214,6 +214,10 @@ class LocalCluster(Cluster):
         self._stopped = True
         try:
             if not self._spawner.died:
+                # Nodes first: who can't take leave of its broker any more is killed at the end of
+                # its grace, and what it had to tell is lost.
+                nodes = [name for name in self._processes if name in self.nodes]
+                await asyncio.gather(*map(self._end_for_good, nodes))
                 await asyncio.gather(*map(self._end_for_good, self._processes))
         finally:
             if self._link_control:

@@ -19,7 +19,7 @@ import aiohttp
 from labs.harness.history import Recorder
 from labs.harness.testbed.cluster import Cluster
 from labs.harness.testbed.operator import AS_OPERATOR
-from labs.harness.workloads.open_loop import arrivals
+from labs.harness.workloads.open_loop import Operations, arrivals
 from labs.harness.workloads.tracing import new_trace
 from services.chassis.errors import Definite, Indefinite, NotFound, ServiceError
 from services.kv.client import KvClient
@@ -176,7 +176,7 @@ class CacheLoad:
         self._deadline_ms = deadline_ms
         self._processes = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._operations: set[asyncio.Task[None]] = set()
+        self._operations = Operations()
 
     async def start(
         self,
@@ -190,12 +190,14 @@ class CacheLoad:
         self._tasks.append(asyncio.create_task(self._read_on()))
 
     async def stop(self) -> None:
-        """Stop sending; what is under way ends by its deadline."""
+        """Stop sending; what is under way ends by its deadline. Raises what an operation raised."""
         reader = self._tasks.pop()
         reader.cancel()
         self._stopping = True
         await asyncio.gather(reader, return_exceptions=True)
-        await asyncio.gather(*self._tasks, *self._operations)
+        await self._operations.ended()
+        await asyncio.gather(*self._tasks)
+        self._operations.check()
 
     _stopping = False
 
@@ -225,9 +227,7 @@ class CacheLoad:
         idle: list[int] = []
         async for late_s in arrivals(lambda: self._reads_per_s, self._random):
             self.lateness_s = max(self.lateness_s, late_s)
-            task = asyncio.create_task(self._read(idle))
-            self._operations.add(task)
-            task.add_done_callback(self._operations.discard)
+            self._operations.start(self._read(idle))
 
     async def _read(self, idle: list[int]) -> None:
         process = idle.pop() if idle else self._new_process()

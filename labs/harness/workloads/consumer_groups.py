@@ -9,7 +9,8 @@ from typing import Any
 
 from labs.harness.lab.stage import InvalidRun, Stage
 from labs.harness.testbed.description import NodeSpec
-from labs.harness.workloads import kafka_log, rabbitmq_queue
+from labs.harness.workloads import kafka_log
+from labs.harness.workloads.messages import read_ledger
 
 GROUP = "CONSUMER_GROUP"
 TOPIC, PARTITIONS = "messages", 4  # as the service has them unless it is told otherwise
@@ -111,9 +112,17 @@ async def at_work(stage: Stage, nodes: Iterable[str], records: int = 5) -> None:
     await stage.require(busy, within_s=60, what=what)
 
 
-async def drained(stage: Stage, groups: Iterable[str], queues: Iterable[str] = ()) -> None:
-    """Until outboxes and `queues` are empty, and the groups have committed all, and done it."""
-    specs, wanted = stage.cluster.spec.nodes, frozenset(groups)
+async def drained(
+    stage: Stage, groups: Iterable[str], last: Mapping[str, str] | None = None
+) -> None:
+    """Until outboxes are empty, and the groups have been given all that was sent, and done it.
+
+    Kafka knows what a group has not committed. RabbitMQ tells how many messages wait in a queue,
+    and not how many are on their way to a consumer; so `last` has, by group, the id of the one
+    message that was sent after all others. They come in order: once that one has taken effect,
+    none is on its way.
+    """
+    specs, wanted, queued = stage.cluster.spec.nodes, frozenset(groups), dict(last or {})
     topics = {
         node.environment[GROUP]: node.environment.get("CONSUMER_TOPIC", TOPIC)
         for node in specs
@@ -127,16 +136,25 @@ async def drained(stage: Stage, groups: Iterable[str], queues: Iterable[str] = (
         or node.environment[GROUP] in topics
     ]
 
-    async def nothing_left() -> bool:
-        if not await _all(stage, awaited, lambda told: not told["in_flight"] + told["outbox"]):
-            left[:] = [f"{awaited[0]} has something under way"]
-            return False
+    async def idle() -> bool:
+        if await _all(stage, awaited, lambda told: not told["in_flight"] + told["outbox"]):
+            return True
+        left[:] = [f"{awaited[0]} has something under way"]
+        return False
+
+    async def all_given() -> bool:
         asked = [kafka_log.behind(stage.cluster, *each, PARTITIONS) for each in topics.items()]
         behind = await asyncio.gather(*asked)
         left[:] = [f"{group} {count} behind" for group, count in zip(topics, behind, strict=True)]
-        ready = [await rabbitmq_queue.count(stage.cluster, queue) for queue in queues]
-        left.extend(f"{count} in a queue" for count in ready)
-        return not any(behind + ready)
+        for group, name in list(queued.items()):
+            if name in (await read_ledger(stage.cluster, group)).times:
+                del queued[group]
+        left.extend(f"{group} has not done {name}" for group, name in queued.items())
+        return not any(behind) and not queued
+
+    async def nothing_left() -> bool:
+        # Idle at first, to ask brokers seldom; and afterwards, for what they gave meanwhile.
+        return await idle() and await all_given() and await idle()
 
     left: list[str] = []
     if await stage.eventually(nothing_left, within_s=90, what="everything done") is None:

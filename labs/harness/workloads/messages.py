@@ -156,15 +156,23 @@ class MessageWorkload:
         )
 
 
-async def send_poison(cluster: Cluster, place: str, node: str, count: int) -> set[str]:
-    """Messages that no consumer can process; returns their ids once all are accepted."""
-    names = {f"poison-{node}/{number}" for number in range(count)}
+async def send_poison(
+    cluster: Cluster, place: str, node: str, count: int
+) -> tuple[set[str], str]:
+    """Messages that no consumer can process, each of a key of its own, and then a good one of the
+    first's key. Returns their ids and the good one's, once all are accepted."""
+    poison = [f"poison-{node}/{number}" for number in range(count)]
+    good = f"after-{node}/{count}"
     async with MessageClient({node: cluster.address(place, node)}) as client:
-        for name in sorted(names):
+        for number, name in enumerate([*poison, good]):
             await client.send(
-                node, "not a number", key=f"poison.{node}", message_id=name, deadline_ms=10_000
+                node,
+                1 if name == good else "not a number",
+                key=f"poison.{node}-{number % count}",
+                message_id=name,
+                deadline_ms=10_000,
             )
-    return names
+    return set(poison), good
 
 
 @dataclass(slots=True)

@@ -44,6 +44,35 @@ async def test_members_are_asked_in_their_own_protocol_alone(tmp_path: Path) -> 
     assert "SECURITY" not in log
 
 
+async def test_while_one_is_not_ready_the_others_are_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside servers that take seconds to start nodes are not asked over and over; but who is not
+    ready in the end is told, and all are asked before it is said that they are."""
+    members = (MemberSpec("redis", "redis"),)
+    nodes = (NodeSpec("n1", ECHO), NodeSpec("n2", ECHO))
+    spec = ClusterSpec("x", nodes, ("c1",), members=members)
+    async with LocalTestbed(tmp_path) as testbed, testbed.cluster(spec) as cluster:
+        await cluster.ready(READY_WITHIN_S)
+        asked: list[str] = []
+        why = {"n1": "", "n2": "", "redis": "loading"}
+
+        async def unready(node: str) -> str:
+            asked.append(node)
+            return why[node]
+
+        monkeypatch.setattr(cluster, "_unready", unready)
+        with pytest.raises(TimedOut, match=r"redis.*loading"):
+            await cluster.ready(0.5)
+        assert asked.count("redis") > 4
+        assert asked.count("n1") == asked.count("n2") == 1, "to tell in the end"
+
+        why["redis"] = ""
+        asked.clear()
+        await cluster.ready(READY_WITHIN_S)
+        assert set(asked) == set(why)
+
+
 async def test_who_does_not_tell_its_status_may_not_have_found_its_backends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

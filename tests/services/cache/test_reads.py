@@ -163,6 +163,18 @@ async def test_absence_is_not_cached_when_that_is_off(bed: Bed) -> None:
     assert cache.counters.store_reads == 3
 
 
+async def test_absence_that_is_not_cached_leaves_no_lease(bed: Bed) -> None:
+    """Nothing comes in its place: until it ended by itself, every reader would wait for that."""
+    settings = {"negative_ttl_ms": "0", "lease_ms": "9000", "lease_wait_ms": "9000"}
+    first, second = await bed.start("c1", **settings), await bed.start("c2", **settings)
+    async with asyncio.timeout(5):
+        for node in ("c1", "c2", "c1"):
+            assert await bed.get("nothing", node) == (None, "fwd=miss")
+    assert first.counters.store_reads + second.counters.store_reads == 3
+    await bed.put("nothing", 1, "n1")
+    assert await bed.get("nothing", "c2") == (1, "fwd=miss; stored")
+
+
 async def test_early_recomputation_spares_readers_the_miss(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
