@@ -186,7 +186,7 @@ async def test_a_log_that_was_compacted_has_it_all(
         await made.stop("n1")
         await made.start("n1")
         assert core(made, "n1").states == before
-        assert core(made, "n1").state(key_for("set", "a")).context == {"n1": 79}
+        assert core(made, "n1").state(key_for("set", "a")).context == {core(made, "n1").disk: 79}
         said = await post(made, "/counters/a", "n1", {"increment": 1}, **{"Idempotency-Key": "k3"})
         assert said["value"] == 40
 
