@@ -92,14 +92,14 @@ async def test_what_was_acknowledged_survives_a_restart_and_is_sent_again(tmp_pa
         for value in (1, 2):
             status, _, headers = await made.request("PUT", "/kv/a", json={"value": value})
             assert status == 200
-        assert headers[SESSION_TOKEN] == "/n1:2"
+        assert headers[SESSION_TOKEN] == f"/{core(made, 'n1').disk}:2"
         await made.stop("n1")
         await made.start("n1", "n2", "n3")
         await made.request("PUT", "/kv/a", json={"value": 3})
         await agree(made)
         _, document, _ = await made.request("GET", "/kv/a", "n3")
         assert document["value"] == 3
-        assert core(made, "n3").applied["n1"] == 3
+        assert core(made, "n3").applied == {core(made, "n1").disk: 3}
 
 
 async def test_a_deleted_key_is_gone_everywhere(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ async def test_a_deleted_key_is_gone_everywhere(tmp_path: Path) -> None:
         ("GET", "/kv/a?quorum=1", {}),
         ("GET", "/kv/a?consistency=", {}),
         ("GET", "/kv/a", {"headers": {SESSION_TOKEN: "n1"}}),
-        ("GET", "/kv/a", {"headers": {SESSION_TOKEN: "stranger:1/"}}),
+        ("GET", "/kv/a", {"headers": {SESSION_TOKEN: "stranger-1:1/"}}),
         ("PUT", "/kv/a?consistency=sequential", {"json": {"value": 1}}),
         ("PUT", "/kv/a", {"json": {"value": 1}, "headers": {"If-Match": '"1"'}}),
         ("PUT", "/kv/a", {"json": {"value": 1}, "headers": {"Idempotency-Key": "k"}}),
@@ -137,6 +137,21 @@ async def test_what_it_cannot_do_it_refuses(
         status, problem, _ = await made.request(method, path, **how)
         assert (status, problem["definite"]) == (400, True)
         assert not core(made, "n1").states
+
+
+async def test_a_token_of_what_was_never_written_is_refused(tmp_path: Path) -> None:
+    """A node knows how many writes it has accepted itself: a session that has seen more of them is
+    refused at once, and waits for nobody. 400, definite, of whatever level."""
+    async with leaderless(tmp_path, "causal", 1) as made:
+        _, _, headers = await made.request("PUT", "/kv/a", json={"value": 1})
+        token = headers[SESSION_TOKEN].replace(":1", ":2")
+        for method, how in (("GET", {}), ("PUT", {"json": {"value": 2}}), ("DELETE", {})):
+            status, problem, _ = await made.request(
+                method, "/kv/a", headers={SESSION_TOKEN: token}, **how
+            )
+            assert (status, problem["definite"]) == (400, True)
+        assert not core(made, "n1").waiting
+        assert (await made.request("GET", "/kv/a"))[1]["value"] == 1
 
 
 async def test_an_unknown_level_is_answered_with_the_known_ones(tmp_path: Path) -> None:
