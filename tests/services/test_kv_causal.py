@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,25 @@ async def test_a_sequential_session_never_goes_back_in_the_log(
         assert (await new.get("a", node=leader)).value == 2
         let_through()
         assert (await session.get("a", node=behind, deadline_ms=5_000)).value == 2
+
+
+async def test_who_waits_for_the_log_keeps_nobody_from_reading(tmp_path: Path) -> None:
+    """A token of an index that the log may never reach, at a node that reads one at a time: it is
+    refused at its deadline, definite, and others are served meanwhile."""
+    async with cluster(tmp_path, 1, protocol="raft", read_slots="1", read_ms="1") as made:
+        await made.request("PUT", "/kv/a", json={"value": 1})
+        driver: Any = made.nodes["n1"].driver
+        headers = {SESSION_TOKEN: "9" * 18, "X-Deadline-Ms": "10000"}
+        path = "/kv/a?consistency=sequential"
+        ahead = asyncio.create_task(made.request("GET", path, headers=headers))
+        await until(lambda: driver._behind)
+        status, document, _ = await made.request("GET", "/kv/a?consistency=local")
+        assert not ahead.done(), "it waits still"
+        assert (status, document["value"]) == (200, 1)
+        ahead.cancel()
+        headers["X-Deadline-Ms"] = "200"
+        status, problem, _ = await made.request("GET", path, headers=headers)
+        assert (status, problem["definite"]) == (503, True)
 
 
 def cut_off(made: Cluster, node: str) -> Any:
