@@ -13,7 +13,9 @@ Invariants first.
    after that, or the others would take its new writes for known, or two values for one.)
 3. **R + W > N: each read meets each write** that was acknowledged before it began, for the sets of
    homes that answered the two have a node in common. Only with strict quorums: a hint counts
-   towards W, and no read looks for it.
+   towards W, and no read looks for it. And only of disks that stay: a home whose disk was lost
+   counts towards R before it has got back what it had acknowledged. (Cassandra has a node that
+   replaces a lost one stream its data before it answers reads.)
 4. **Replicas converge** once they hear each other: merging is commutative, associative and
    idempotent.
 

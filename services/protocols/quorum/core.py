@@ -155,13 +155,25 @@ class Quorum:
         after = put(self.state(key), self.disk, value, stamp, context)
         self._spread(request, key, after, quorum)
 
-    def update(self, request: int, key: str, what: Update, *, quorum: int | None = None) -> None:
+    def update(
+        self,
+        request: int,
+        key: str,
+        what: Update,
+        *,
+        quorum: int | None = None,
+        known: Siblings | None = None,
+    ) -> None:
         """Coordinate an update of a data type; as `write`. Raises NotLeader, data.Refused.
 
+        `known`: what its client's read has found, which is taken on first: the update may be about
+        something that this node has missed.
         One that changes nothing is spread as well: it may be the repetition of one that changed
         something here, was told "too few copies", and is to be told "done" once there are enough.
         """
         self._require_home(key)
+        if known is not None:
+            self.store(key, known)
         self._spread(request, key, update(self.state(key), self.disk, what), quorum)
 
     def _spread(self, request: int, key: str, after: Siblings, quorum: int | None) -> None:
