@@ -49,7 +49,8 @@ class MultiLeader:
         leaders: how many nodes, the first in id order, take writes; 0: all.
         have_ticks: between two heartbeats.
         look_ticks: between two looks at what a neighbour still lacks.
-        log_writes_max: kept of each log for those that lack them; beyond, they fetch the states.
+        log_writes_max: kept of each log for those that lack them (and no more than
+            `logs.LOG_BYTES_MAX`); beyond, they fetch the states.
         fetch_keys_max: states in one message.
     """
 
@@ -234,7 +235,7 @@ class MultiLeader:
         """What all that are shipped to have goes, and what is too much to keep for one of them."""
         for name, log in self.logs.items():
             had = min((each.has(name) for each in self.ships_to.values()), default=log.last)
-            log.forget(max(had, log.last - self.log_writes_max))
+            log.forget(max(had, log.last - self.log_writes_max, log.excess()))
 
     def _ship(self, neighbour: Neighbour) -> None:
         """What it was never sent, once: this node's own writes, in a ring all."""
