@@ -7,7 +7,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any
 
-from services.protocols.causal.logs import Log, batch_of, batches, begins
+from services.protocols.causal.logs import Log, Pending, batch_of, batches, begins
 from services.protocols.causal.messages import (
     Applied,
     Base,
@@ -62,7 +62,7 @@ class Causal:
         self.applied: VersionVector = {}
         self.states: dict[str, Write] = {}
         self.logs: dict[str, Log] = {}
-        self.pending: dict[str, dict[int, Write]] = {}  # by origin
+        self.pending: dict[str, Pending] = {}  # by origin
         self.waiting: dict[int, Operation] = {}
         # What each peer has said that it has, and on which disk; after a restart it says so again.
         self.known: dict[NodeId, VersionVector] = {peer: {} for peer in self.peers}
@@ -184,7 +184,7 @@ class Causal:
         self.tell("refilled", keys=len(whole.writes))
         for origin, pending in self.pending.items():
             for number in [each for each in pending if each <= self.has(origin)]:
-                del pending[number]
+                pending.take(number)
         self._apply_pending()
         self._serve_waiting()
 
@@ -217,12 +217,11 @@ class Causal:
         """Keep it until it may be seen; False: it is known, or from nobody here."""
         if node_of(write.origin) not in self.nodes:
             return False
-        here, pending = self.has(write.origin), self.pending.setdefault(write.origin, {})
+        here, pending = self.has(write.origin), self.pending.setdefault(write.origin, Pending())
         # One far ahead comes again, once there is room.
         if not here < write.number <= here + PENDING_MAX or write.number in pending:
             return False
-        pending[write.number] = write
-        return True
+        return pending.put(write)
 
     def _apply_pending(self) -> None:
         """Whatever may be seen now; each may be what another one has waited for."""
@@ -231,7 +230,7 @@ class Causal:
             progress = False
             for origin, pending in self.pending.items():
                 while (write := pending.get(self.has(origin) + 1)) and self._satisfied(write):
-                    del pending[write.number]
+                    pending.take(write.number)
                     self._apply(write)
                     progress = applied = True
         if applied:

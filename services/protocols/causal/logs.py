@@ -1,4 +1,6 @@
-"""What is kept for those that lack it: the newest writes of each disk, without a gap."""
+"""What is kept of a disk's writes: the newest ones for those that lack them, without a gap, and
+those that can't be shown yet. Both are bounded in bytes: few large ones are as much as many small.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +54,29 @@ class Log:
         """All have what comes up to this one."""
         for each in list(takewhile(number.__ge__, self.writes)):
             self._drop(each)
+
+
+class Pending(dict[int, Write]):
+    """Writes of one disk, by number, that wait for what they depend on.
+
+    Beyond LOG_BYTES_MAX the last ones go, and come again: the first is what all others wait for.
+    """
+
+    size = 0
+
+    def put(self, write: Write) -> bool:
+        """Keep it; False: there is no room for it."""
+        self[write.number] = write
+        self.size += size_of(write)
+        while self.size > LOG_BYTES_MAX and len(self) > 1:
+            self.take(max(self))
+        return write.number in self
+
+    def take(self, number: int) -> Write:
+        """It waits no longer."""
+        write = self.pop(number)
+        self.size -= size_of(write)
+        return write
 
 
 def begins(logs: Mapping[str, Log]) -> VersionVector:

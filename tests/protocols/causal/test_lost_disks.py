@@ -85,6 +85,25 @@ def test_who_was_away_for_longer_than_the_logs_go_back_fetches_the_states(
     assert made.cores["n3"].applied == made.cores["n1"].applied
 
 
+def test_what_waits_for_its_causes_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """n3 lacks n1's first write, and is sent the later ones: of those it keeps what has room, and
+    always the one that all others wait for."""
+    monkeypatch.setattr("services.protocols.causal.logs.LOG_BYTES_MAX", 60_000)
+    made = Replicas(resend_ticks=RESEND)
+    for number in range(20):
+        made.write("n1", f"k{number}", "v" * 10_000, Session())
+        if number == 0:
+            made.lose("n3")
+    made.deliver("n1", "n3")
+    waiting = made.cores["n3"].pending[made.cores["n1"].disk]
+    assert 0 < sum(len(write.value or b"") for write in waiting.values()) <= 60_000
+    for _ in range(60):
+        made.tick(1)
+        made.settle()
+
+    assert made.cores["n3"].digest() == made.cores["n1"].digest()
+
+
 def test_what_is_lent_is_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pieces, and between them n2 writes a cause that is in the first one's place and an effect
     that is in the second's: with the second alone n1 would show "answer" without "question"."""
