@@ -164,7 +164,7 @@ class LeaderlessHandlers:
             unheard = 0 if disk == core.disk else UNHEARD_MAX
             if node_of(disk) not in core.nodes or not 0 <= count <= known.get(disk, 0) + unheard:
                 raise BadRequest("context must be one that a read has given")
-        if len(known.keys() | context.keys()) > DISKS_MAX:
+        if len(known.keys() | context.keys()) > max(DISKS_MAX, len(known)):
             raise BadRequest(f"a context names at most {DISKS_MAX} disks")
         return context
 
