@@ -50,14 +50,14 @@ class LeaderlessDriver(AnsweringDriver):
             writes=True,
         )
 
-    async def update(self, key: str, what: Update, *, quorum: int | None, deadline: float) -> Any:
+    async def update(self, key: str, what: Update, *, deadline: float, **how: Any) -> Any:
         """As `write`, of a data type. Raises KeyReused, NotFound (of an element) and TooLarge, too,
         all definite."""
         request = self._number()
 
         def ask() -> None:
             try:
-                self.core.update(request, key, what, quorum=quorum)
+                self.core.update(request, key, what, **how)
             except Refused as refused:
                 raise _REFUSALS[type(refused)](str(refused)) from None
 

@@ -57,7 +57,7 @@ from services.protocols.core import Snapshot
 
 MAGIC = b"\xf5WAL"
 HEADER = struct.Struct("<4sII")  # magic, length of the payload, crc32
-BATCH_BYTES_MAX = 1 << 30
+BATCH_BYTES_MAX = (1 << 32) - 1  # of a payload: what the header has room for
 # To write and synchronize a chunk of zeros stalls the node: 4 MiB took 10 ms, 512 KiB take 1.
 INITIAL_BYTES = CHUNK_BYTES = 512 << 10
 _NAME = re.compile(r"(wal|snapshot)-([0-9]{16})(\.tmp)?")
@@ -72,6 +72,8 @@ def _checksum(generation: int, offset: int, payload: bytes) -> int:
 
 
 def _frame(generation: int, offset: int, payload: bytes) -> bytes:
+    if len(payload) > BATCH_BYTES_MAX:
+        raise StorageError(f"a batch of {len(payload)} bytes; at most {BATCH_BYTES_MAX} fit in one")
     header = HEADER.pack(MAGIC, len(payload), _checksum(generation, offset, payload))
     return header + payload
 

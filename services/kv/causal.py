@@ -25,6 +25,7 @@ from services.kv.consistency import in_header, in_problem, level_of, patience
 from services.kv.handlers import PREFIX, PutBody
 from services.kv.leaderless import CONDITIONS, refuse
 from services.protocols.causal import LEVELS, Causal, Level, Reply, Session
+from services.protocols.leaderless import node_of
 
 
 class CausalHandlers:
@@ -77,8 +78,13 @@ class CausalHandlers:
             session = Session.of(token)
         except ValueError as exc:
             raise BadRequest(f"{SESSION_TOKEN}: {exc}: {token[:50]!r}") from None
-        if strangers := session.seen.keys() - set(self._driver.core.nodes):
+        core = self._driver.core
+        if strangers := {disk for disk in session.seen if node_of(disk) not in core.nodes}:
             raise BadRequest(f"{SESSION_TOKEN}: {min(strangers)} is not of this store")
+        if session.seen.get(core.disk, 0) > core.has(core.disk):
+            # Nobody was told of a write before it was there. (Those of other disks may be on their
+            # way: who has seen them waits.)
+            raise BadRequest(f"{SESSION_TOKEN}: {core.disk} has not given out so many")
         return key_of(context.path[len(PREFIX) :]), session, level
 
     def _response(

@@ -5,6 +5,7 @@
 - a counter: `{"increment": 3}` (negative: less). With an `Idempotency-Key` it counts once, at
   whatever node and however often it is repeated; without, a repetition counts again;
 - a set: `{"add": element}`, `{"remove": element}`. An add wins over a removal that has not seen it;
+  a removal sees what the replicas that answer a read know;
 - a sequence: `{"insert": value, "after": id}` (null: at the beginning), also once with an
   `Idempotency-Key`; `{"delete": id}`. The ids are those of `elements` in what a read gives.
 
@@ -199,9 +200,13 @@ class DataTypeHandlers:
         deadline = deadline_of(request, context)
         name = idempotency_key_of(single_header(request, "Idempotency-Key"))
         body = await read_json_body(request, self._face.body, deadline=deadline)
-        update = self._face.update(body, name)
+        update, typed = self._face.update(body, name), key_for(self._face.kind, key)
+        known: Siblings | None = None
+        if isinstance(update, Remove | Delete):
+            # It takes away what was seen, and this node may have missed what its client has seen.
+            known = await self._driver.read(typed, quorum=quorum, deadline=deadline)
         state = await self._driver.update(
-            key_for(self._face.kind, key), update, quorum=quorum, deadline=deadline
+            typed, update, quorum=quorum, known=known, deadline=deadline
         )
         return self._answer(context, key, state)
 

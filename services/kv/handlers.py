@@ -76,10 +76,11 @@ class KvHandlers:
         consistency = _consistency(context.query)
         seen = index_of(request)
         deadline = deadline_of(request, context)
+        if consistency == "sequential":
+            # Before it takes a slot: who waits for the log keeps nobody else from reading.
+            await self._driver.reach(seen or 0, deadline=patience(deadline))
         async with self._capacity:
-            if consistency == "sequential":
-                await self._driver.reach(seen or 0, deadline=patience(deadline))
-            elif consistency not in ("local", "eventual"):
+            if consistency not in ("sequential", "local", "eventual"):
                 await self._driver.read(deadline=deadline, lease=consistency == "lease")
             found = self._store.get(key)
             token = _token(seen, consistency, self._driver.applied_index)

@@ -23,11 +23,15 @@ from services.chassis.node_config import NodeConfig
 from services.kv.consistency import level_of
 from services.kv.handlers import PREFIX
 from services.protocols.gossip import Gossip
+from services.protocols.leaderless import node_of
 from services.protocols.quorum import Quorum, Siblings
 
 TIMEOUT_S = 1.5  # of the core, below the default deadline: who has waited so long is told why
 FALLBACK_S = 0.1
 SIBLINGS_MAX, SIBLINGS_BYTES_MAX = 1_000, 4 << 20  # of a key, before a write that adds one
+# Of a context: disks that ever coordinated a write of one key, and how many such writes of another
+# node's disk this node may not have heard of.
+DISKS_MAX, UNHEARD_MAX = 256, 1 << 20
 CONDITIONS = ("If-Match", "If-None-Match", "Idempotency-Key")
 
 
@@ -102,18 +106,23 @@ class LeaderlessHandlers:
         key, quorum = self._asked(request, context)
         deadline = deadline_of(request, context)
         body: PutBody = await read_json_body(request, PutBody, deadline=deadline)
-        value, seen = encode_value(body.value), self._seen(body.context)
+        value, seen = encode_value(body.value), self._seen(key, body.context)
         self._require_room(key, seen)
         return await self._write(context, key, value, seen, quorum, deadline)
 
     async def delete(self, request: web.BaseRequest, context: Context) -> web.Response:
-        """Remove what is known of a key here; a tombstone stays."""
+        """Remove what the replicas that answer know of a key; a tombstone stays.
+
+        What this node alone knows would not do: it may have missed the write that its client was
+        told is safe, and a tombstone that has not seen it leaves it as it is. (Riak reads before it
+        deletes, too.) Where too few answer, nothing has happened.
+        """
         key, quorum = self._asked(request, context)
         deadline = deadline_of(request, context)
         if request.can_read_body:
             raise BadRequest("a DELETE has no body")
-        seen = self._driver.core.state(key).context
-        return await self._write(context, key, None, dict(seen), quorum, deadline)
+        found: Siblings = await self._driver.read(key, quorum=quorum, deadline=deadline)
+        return await self._write(context, key, None, dict(found.context), quorum, deadline)
 
     async def _write(
         self,
@@ -142,11 +151,21 @@ class LeaderlessHandlers:
         if len(kept) >= SIBLINGS_MAX or sum(kept) >= SIBLINGS_BYTES_MAX:
             raise TooLarge(f"{len(kept)} siblings: read the key, and write with the context")
 
-    def _seen(self, context: dict[str, int]) -> dict[str, int]:
-        """A context that no read has given would hide what is written later."""
-        strangers = sorted(context.keys() - set(self._driver.core.nodes))
-        if strangers or any(not 0 <= count < 2**53 for count in context.values()):
-            raise BadRequest("context must be one that a read has given")
+    def _seen(self, key: str, context: dict[str, int]) -> dict[str, int]:
+        """Raise BadRequest at a context that no read has given: it would hide what is written
+        later, and use up the numbers that there are.
+
+        This node knows what its own disk gave out, for that was there before anybody was told; of
+        another one's it may not have heard yet, and can only refuse what is out of proportion.
+        """
+        core = self._driver.core
+        known = core.state(key).context
+        for disk, count in context.items():
+            unheard = 0 if disk == core.disk else UNHEARD_MAX
+            if node_of(disk) not in core.nodes or not 0 <= count <= known.get(disk, 0) + unheard:
+                raise BadRequest("context must be one that a read has given")
+        if len(known.keys() | context.keys()) > max(DISKS_MAX, len(known)):
+            raise BadRequest(f"a context names at most {DISKS_MAX} disks")
         return context
 
 

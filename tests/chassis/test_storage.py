@@ -280,6 +280,20 @@ def test_failure_is_final(tmp_path: Path, call: str) -> None:
     storage.close()
 
 
+def test_a_batch_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a header can say is refused in words, and what was there before stays whole."""
+    write(tmp_path, [Entry(1, 1, b"a")])
+    monkeypatch.setattr(storage_module, "BATCH_BYTES_MAX", 1_000)
+    storage = open_storage(tmp_path)
+    try:
+        with pytest.raises(StorageError, match="at most 1000 fit"):
+            storage.append([Entry(2, 1, bytes(2_000))])
+        assert not storage.usable
+    finally:
+        storage.close()
+    assert recover(tmp_path) == [Entry(1, 1, b"a")]
+
+
 def test_lock(tmp_path: Path) -> None:
     """Two processes never share a directory; the lock goes with its holder."""
     storage = open_storage(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,14 @@ async def test_what_was_acknowledged_survives_a_restart_and_is_sent_again(tmp_pa
         for value in (1, 2):
             status, _, headers = await made.request("PUT", "/kv/a", json={"value": value})
             assert status == 200
-        assert headers[SESSION_TOKEN] == "/n1:2"
+        assert headers[SESSION_TOKEN] == f"/{core(made, 'n1').disk}:2"
         await made.stop("n1")
         await made.start("n1", "n2", "n3")
         await made.request("PUT", "/kv/a", json={"value": 3})
         await agree(made)
         _, document, _ = await made.request("GET", "/kv/a", "n3")
         assert document["value"] == 3
-        assert core(made, "n3").applied["n1"] == 3
+        assert core(made, "n3").applied == {core(made, "n1").disk: 3}
 
 
 async def test_a_deleted_key_is_gone_everywhere(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ async def test_a_deleted_key_is_gone_everywhere(tmp_path: Path) -> None:
         ("GET", "/kv/a?quorum=1", {}),
         ("GET", "/kv/a?consistency=", {}),
         ("GET", "/kv/a", {"headers": {SESSION_TOKEN: "n1"}}),
-        ("GET", "/kv/a", {"headers": {SESSION_TOKEN: "stranger:1/"}}),
+        ("GET", "/kv/a", {"headers": {SESSION_TOKEN: "stranger-1:1/"}}),
         ("PUT", "/kv/a?consistency=sequential", {"json": {"value": 1}}),
         ("PUT", "/kv/a", {"json": {"value": 1}, "headers": {"If-Match": '"1"'}}),
         ("PUT", "/kv/a", {"json": {"value": 1}, "headers": {"Idempotency-Key": "k"}}),
@@ -137,6 +138,21 @@ async def test_what_it_cannot_do_it_refuses(
         status, problem, _ = await made.request(method, path, **how)
         assert (status, problem["definite"]) == (400, True)
         assert not core(made, "n1").states
+
+
+async def test_a_token_of_what_was_never_written_is_refused(tmp_path: Path) -> None:
+    """A node knows how many writes it has accepted itself: a session that has seen more of them is
+    refused at once, and waits for nobody. 400, definite, of whatever level."""
+    async with leaderless(tmp_path, "causal", 1) as made:
+        _, _, headers = await made.request("PUT", "/kv/a", json={"value": 1})
+        token = headers[SESSION_TOKEN].replace(":1", ":2")
+        for method, how in (("GET", {}), ("PUT", {"json": {"value": 2}}), ("DELETE", {})):
+            status, problem, _ = await made.request(
+                method, "/kv/a", headers={SESSION_TOKEN: token}, **how
+            )
+            assert (status, problem["definite"]) == (400, True)
+        assert not core(made, "n1").waiting
+        assert (await made.request("GET", "/kv/a"))[1]["value"] == 1
 
 
 async def test_an_unknown_level_is_answered_with_the_known_ones(tmp_path: Path) -> None:
@@ -179,6 +195,25 @@ async def test_a_sequential_session_never_goes_back_in_the_log(
         assert (await new.get("a", node=leader)).value == 2
         let_through()
         assert (await session.get("a", node=behind, deadline_ms=5_000)).value == 2
+
+
+async def test_who_waits_for_the_log_keeps_nobody_from_reading(tmp_path: Path) -> None:
+    """A token of an index that the log may never reach, at a node that reads one at a time: it is
+    refused at its deadline, definite, and others are served meanwhile."""
+    async with cluster(tmp_path, 1, protocol="raft", read_slots="1", read_ms="1") as made:
+        await made.request("PUT", "/kv/a", json={"value": 1})
+        driver: Any = made.nodes["n1"].driver
+        headers = {SESSION_TOKEN: "9" * 18, "X-Deadline-Ms": "10000"}
+        path = "/kv/a?consistency=sequential"
+        ahead = asyncio.create_task(made.request("GET", path, headers=headers))
+        await until(lambda: driver._behind)
+        status, document, _ = await made.request("GET", "/kv/a?consistency=local")
+        assert not ahead.done(), "it waits still"
+        assert (status, document["value"]) == (200, 1)
+        ahead.cancel()
+        headers["X-Deadline-Ms"] = "200"
+        status, problem, _ = await made.request("GET", path, headers=headers)
+        assert (status, problem["definite"]) == (503, True)
 
 
 def cut_off(made: Cluster, node: str) -> Any:

@@ -32,7 +32,8 @@ async def test_what_is_written_at_one_node_is_read_at_another(tmp_path: Path) ->
     """R = W = a majority: the read meets the write, whoever coordinates it."""
     async with leaderless(tmp_path, "quorum") as made:
         status, document, _ = await made.request("PUT", "/kv/a", "n1", json={"value": 1})
-        assert (status, document["version"], document["context"]) == (200, 1, {"n1": 1})
+        assert (status, document["version"]) == (200, 1)
+        assert document["context"] == {core(made, "n1").disk: 1}
         for node in made.nodes:
             status, document, _ = await made.request("GET", "/kv/a?consistency=quorum", node)
             assert (status, document["value"], document["siblings"]) == (200, 1, [1])
@@ -130,7 +131,7 @@ async def test_all_is_there_after_a_restart(tmp_path: Path) -> None:
         await made.request("PUT", "/kv/a", "n1", json={"value": "three"})
         _, read, _ = await made.request("GET", "/kv/a", "n1")
         assert sorted(read["siblings"]) == ["one", "three", "two"]
-        assert read["context"] == {"n1": 3}
+        assert read["context"] == {core(made, "n1").disk: 3}
 
 
 async def test_a_deleted_key_is_gone_everywhere(tmp_path: Path) -> None:
@@ -142,6 +143,42 @@ async def test_a_deleted_key_is_gone_everywhere(tmp_path: Path) -> None:
         await made.start("n3")
         await agree(made)
         assert (await made.request("GET", "/kv/a?consistency=eventual", "n3"))[0] == 404
+
+
+async def test_a_delete_takes_away_what_its_node_has_missed(tmp_path: Path) -> None:
+    """n2 and n3 have acknowledged a value (W = 2) that n1 has not got: who deletes it at n1 is told
+    that it is gone, and it is. A tombstone that had not seen it would stand beside it."""
+    settings = {"anti_entropy_ticks": "0", "read_repair": "off"}
+    async with leaderless(tmp_path, "quorum", **settings) as made:
+        missing = core(made, "n1")
+        step = missing.step
+        missing.step = lambda message: None  # type: ignore[method-assign]
+        assert (await made.request("PUT", "/kv/a", "n2", json={"value": 1}))[0] == 200
+        missing.step = step  # type: ignore[method-assign]
+        assert not missing.states
+        assert (await made.request("DELETE", "/kv/a", "n1"))[0] == 200
+        for node in made.nodes:
+            assert (await made.request("GET", "/kv/a?consistency=quorum", node))[0] == 404
+
+
+async def test_a_context_that_cannot_have_been_given_is_refused(tmp_path: Path) -> None:
+    """Counters that no write had hide what is written later, or leave no number for it; names of
+    disks that there never were stay for ever. 400, definite, and the key is as it was."""
+    async with leaderless(tmp_path, "quorum") as made:
+        _, first, _ = await made.request("PUT", "/kv/a?consistency=all", json={"value": 1})
+        disk, other = core(made, "n1").disk, core(made, "n2").disk
+        for forged in (
+            {disk: 2},  # its own counter, which it knows exactly
+            {other: 2**40},
+            {f"n9-{1:013x}": 1},
+            {f"n2-{number:013x}": 1 for number in range(300)},
+        ):
+            body = {"value": 2, "context": {**first["context"], **forged}}
+            status, problem, _ = await made.request("PUT", "/kv/a", json=body)
+            assert (status, problem["definite"]) == (400, True), forged
+        # What n2 has written and n1 not heard of yet is no forgery.
+        body = {"value": 2, "context": {**first["context"], other: 1}}
+        assert (await made.request("PUT", "/kv/a", json=body))[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ class DataWorkload(QuorumWorkload):
         after = core.state(asked.key)
         if after.context != before.context:
             # (An entry is given out twice only if the first died with its node, before its disk.)
-            entry = core.node, after.context[core.node]
+            entry = core.disk, after.context[core.disk]
             self.knowledge.made.setdefault(asked.key, {})[entry] = Made(asked, before)
 
     def _chosen(self, core: Quorum, key: str) -> Asked:

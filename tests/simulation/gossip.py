@@ -9,6 +9,8 @@ Checked after each step:
 - *a rumour is told until others know it*, or for its number of rounds;
 - *a replica never goes back*: what a disk has of a key covers what it had; a dot names one write.
 
+Disks are lost as well here, in some runs, though never one that has something which no other has.
+
 At the end, healed, all replicas are alike, with the last write of each key (or, where siblings are
 kept, with every acknowledged write or what replaced it), and all see all others alive. Then one is
 killed: the others call it faulty (*completeness*), and nobody else (*accuracy*).
@@ -23,6 +25,7 @@ from typing import Any
 from services.protocols.gossip import Gossip
 from services.protocols.gossip.membership import RANK
 from services.protocols.gossip.messages import Feedback, Incarnation, Update
+from services.protocols.leaderless import Disk
 from services.protocols.quorum import Siblings
 from services.protocols.quorum.core import Conflicts
 from services.protocols.quorum.messages import Stored
@@ -81,6 +84,21 @@ class GossipObserver:
         self._sent: dict[str, dict[tuple[str, str, int], int]] = {}
         self._hot: dict[str, dict[str, int]] = {}
         self._fed_back: set[tuple[str, str]] = set()
+        self.wiped = 0
+
+    def spare(self, node: Node) -> bool:
+        """Has another disk all that is on this one? Then it may be lost, and is."""
+        merge = _core(node).merge
+        others = [disk for name, disk in self.disks.items() if name != node.name]
+        spare = all(
+            any(key in disk and merge(disk[key], state) == disk[key] for disk in others)
+            for key, state in self.disks[node.name].items()
+        )
+        if spare:
+            self.wiped += 1
+            self.disks[node.name] = {}
+            self._announced[node.name] = 0
+        return spare
 
     def copies(self, key: str, state: Siblings) -> int:
         return sum(covers(disk.get(key, Siblings()), state) for disk in self.disks.values())
@@ -119,6 +137,8 @@ class GossipObserver:
             if isinstance(record, Incarnation):
                 known = self._incarnations.get(node.name, 0)
                 self._incarnations[node.name] = max(known, record.number)
+                continue
+            if isinstance(record, Disk):
                 continue
             assert isinstance(record, Stored)
             self.knowledge.check(node.name, record.key, record.state)
@@ -205,6 +225,7 @@ class Outcome:
     faulty: int
     refutations: int
     exchanges: int
+    wiped: int
 
 
 class GossipRun(LeaderlessRun[Outcome]):
@@ -232,16 +253,19 @@ class GossipRun(LeaderlessRun[Outcome]):
         siblings = self.conflicts == "siblings"
         self.knowledge = Knowledge(promised=True) if siblings else LastWrites(promised=False)
         self.invariants = GossipObserver(self.knowledge)
+        # (Drawn apart, so that the other runs are those that they were.)
+        wipes = bug.persist_before_send and Random(f"wipes {seed}").random() < 0.2
         self.workload = GossipWorkload(
             random,
             self.knowledge,
             reads=random.choice((0.1, 0.3, 0.6)),
             meets=False,
-            write_quorum=1,
+            write_quorum=0 if wipes else 1,  # its own disk, which may be lost meanwhile
             copies=self.invariants.copies,
             deletes=0.0 if siblings else 0.3,
         )
-        self.nemesis = LeaderlessNemesis(random, drift=0.3)
+        spare = self.invariants.spare if wipes else None
+        self.nemesis = LeaderlessNemesis(random, drift=0.3, spare=spare)
         self._build(names, 0.3, bug, trace)
 
     def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Gossip:
@@ -268,6 +292,7 @@ class GossipRun(LeaderlessRun[Outcome]):
             told.get("faulty", 0),
             told.get("refute", 0),
             told.get("anti_entropy", 0),
+            self.invariants.wiped,
         )
 
     # ---- the end ----------------------------------------------------------------------------

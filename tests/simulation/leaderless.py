@@ -1,7 +1,10 @@
-"""What stores without a leader share in the simulation: answers in `replies`, and no leader."""
+"""What stores without a leader share in the simulation: answers in `replies`, no leader, and disks
+that are lost while others have what is on them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
 from typing import Any, Protocol
 
 from services.protocols.leaderless import Ready
@@ -31,7 +34,28 @@ class LeaderlessCluster(Cluster):
 
 
 class LeaderlessNemesis(Nemesis):
-    """Nobody leads here: who is struck as the leader is anybody."""
+    """Nobody leads here: who is struck as the leader is anybody.
+
+    Args:
+        spare: may the disk of this node be lost, for others have all that is on it? None: no disk
+            is lost. It is told of a node that is down, and takes note of what it allows.
+    """
+
+    def __init__(
+        self, random: Random, *, drift: float, spare: Callable[[Node], bool] | None = None
+    ) -> None:
+        super().__init__(random, drift=drift)
+        self._spare = spare
+        if spare is not None:
+            self.faults += ["wipe"] * (1 + len(self.faults) // 2)
+
+    def wipe(self) -> None:
+        """A node comes back under its name, with an empty disk."""
+        node = self._someone()
+        self._crash(node)
+        if self._spare is not None and self._spare(node):
+            self.cluster.tell(node, "is wiped")
+            node.disk.records.clear()
 
     def _leader(self) -> Node:
         return self._someone()

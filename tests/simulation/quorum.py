@@ -11,6 +11,10 @@ a state is written to a disk or answered to a client:
   stays until its owner has what it says;
 - *a read meets each acknowledged write*, with strict quorums of R + W > N.
 
+Disks are lost as well here, in some runs, though never one that has something which no other has: a
+node comes back under its name, and must give out no dot again. (What W copies and R + W > N promise
+is a promise of disks that stay: in these runs it is not asked for.)
+
 At the end all homes of a key are alike, no hint is left, and every acknowledged write is there or
 was replaced. With last-write-wins, which gives this up, only the replicas' agreement is demanded.
 """
@@ -23,6 +27,7 @@ from random import Random
 from typing import Any
 
 from services.protocols.core import NotLeader
+from services.protocols.leaderless import Disk
 from services.protocols.quorum import Quorum, Reply, Siblings
 from services.protocols.quorum.core import Conflicts
 from services.protocols.quorum.messages import Hinted, Stored
@@ -101,6 +106,24 @@ class QuorumObserver:
         self.knowledge = knowledge
         self.told: dict[str, int] = {}
         self.disks: dict[str, dict[tuple[str, str], Siblings]] = {}
+        self.wiped: set[str] = set()
+
+    def spare(self, node: Node) -> bool:
+        """Has another home all that is on this disk? Then it may be lost, and is.
+
+        (A hint may be given up the next moment, for what this disk has said before.)
+        """
+        merge = _core(node).merge
+        homes = [(name, disk) for name, disk in self.disks.items() if name != node.name]
+        spare = all(
+            any((its := disk.get((home, key))) is not None and merge(its, state) == its
+                for home, disk in homes)
+            for (_, key), state in self.disks[node.name].items()
+        )  # fmt: skip
+        if spare:
+            self.wiped.add(node.name)
+            self.disks[node.name] = {}
+        return spare
 
     def copies(self, key: str, state: Siblings) -> int:
         """How many disks have all of `state`."""
@@ -124,6 +147,8 @@ class QuorumObserver:
     def _states(self, node: Node, records: list[Any]) -> None:
         disk = self.disks[node.name]
         for record in records:
+            if isinstance(record, Disk):
+                continue
             owner = record.owner if isinstance(record, Hinted) else node.name
             assert isinstance(record, Stored | Hinted)
             self.knowledge.check(node.name, record.key, record.state)
@@ -132,7 +157,7 @@ class QuorumObserver:
                 continue
             hint = disk.pop((owner, record.key))
             own = self.disks[owner].get((owner, record.key))
-            if own is None or not covers(own, hint):
+            if owner not in self.wiped and (own is None or not covers(own, hint)):
                 raise Violation(HINTS, f"{node.name} gives up {hint}, {owner} has {own}")
 
     def applied(self, node: Node, entry: Any) -> None:
@@ -287,6 +312,7 @@ class Outcome:
     hints: int
     repairs: int
     exchanges: int
+    wiped: int
 
 
 class QuorumRun(LeaderlessRun[Any]):
@@ -312,16 +338,19 @@ class QuorumRun(LeaderlessRun[Any]):
         self.knowledge = self._nothing_known()
         self.invariants = QuorumObserver(self.knowledge)
         overlap = self.read_quorum + self.write_quorum > self.replicas
-        self.meets = overlap and not self.sloppy and self.promised
+        # (Drawn apart, so that the other runs are those that they were.)
+        wipes = bug.persist_before_send and Random(f"wipes {seed}").random() < 0.2
+        self.meets = overlap and not self.sloppy and self.promised and not wipes
         self.workload = self.clients(
             random,
             self.knowledge,
             reads=random.choice((0.1, 0.3, 0.6)),
             meets=self.meets,
-            write_quorum=self.write_quorum,
+            write_quorum=0 if wipes else self.write_quorum,
             copies=self.invariants.copies,
         )
-        self.nemesis = LeaderlessNemesis(random, drift=0.3)
+        spare = self.invariants.spare if wipes else None
+        self.nemesis = LeaderlessNemesis(random, drift=0.3, spare=spare)
         self._build(names, 0.3, bug, trace)
 
     def _nothing_known(self) -> Knowledge:
@@ -361,6 +390,7 @@ class QuorumRun(LeaderlessRun[Any]):
             told.get("hint", 0),
             told.get("read_repair", 0),
             told.get("anti_entropy", 0),
+            len(self.invariants.wiped),
         )
 
     # ---- the end ----------------------------------------------------------------------------

@@ -28,6 +28,8 @@ def test_promises_hold_for_the_fixed_seeds() -> None:
     assert min(Counter(outcome.levels for outcome in outcomes).values()) >= FIXED_SEEDS // 10
     for what in ("crashes", "waits", "resends", "refused"):
         assert sum(getattr(outcome, what) for outcome in outcomes) > FIXED_SEEDS, what
+    for what in ("wiped", "refills"):
+        assert sum(getattr(outcome, what) for outcome in outcomes) > 3, what
     for what in ("acknowledged", "reads"):
         assert sum(getattr(outcome, what) for outcome in outcomes) > 20 * FIXED_SEEDS, what
 

@@ -20,13 +20,14 @@ FRESH_SEEDS = 10
 
 def test_promises_hold_for_the_fixed_seeds() -> None:
     """And the runs are worth something: crashes, siblings, hints, repairs, exchanges, in regimes of
-    both kinds."""
+    both kinds; and lost disks."""
     outcomes = all_hold("quorum", Outcome, range(FIXED_SEEDS))
 
     assert FIXED_SEEDS // 2 < sum(outcome.promised for outcome in outcomes) < FIXED_SEEDS
     assert FIXED_SEEDS // 4 < sum(outcome.meets for outcome in outcomes) < FIXED_SEEDS
     for what in ("crashes", "siblings", "hints", "repairs", "exchanges"):
         assert sum(getattr(outcome, what) for outcome in outcomes) > FIXED_SEEDS, what
+    assert sum(outcome.wiped for outcome in outcomes) > 3
     for what in ("acknowledged", "reads"):
         assert sum(getattr(outcome, what) for outcome in outcomes) > 20 * FIXED_SEEDS, what
 

@@ -8,7 +8,9 @@ waits for another node, unless its client came from one that knew more. What a c
 written is its *context*, here a `Session`, which travels with its requests. Invariants first.
 
 1. **A dot names one write**: (origin, number), where `number` counts what the origin has accepted.
-   It is on the origin's disk before anybody hears of it.
+   It is on the origin's disk before anybody hears of it, and the origin is named after this disk: a
+   node that has lost it counts from 1 again, and under its own name its first write would be taken
+   for one that all others have.
 2. **What a node has applied is causally closed**: a write is applied once everything that its
    `depends` names is (§4.3, `dep_check`), and a node's writes in their order. So no reader sees an
    effect before its cause, whichever replica it asks.
@@ -35,7 +37,11 @@ Replication: the origin sends a write to every peer at once, and again until the
 it has it (`Have`, a version vector). *Anti-entropy*: now and then a node tells a peer what it has
 and is sent the rest, whoever wrote it; so a write goes round a broken link, and survives the
 silence of its origin. A write that came twice is known by its dot. What all have is not kept for
-sending any more.
+sending any more, nor is more than `LOG_BYTES_MAX` of one origin: who needs earlier ones, because it
+was away or its disk is new, fetches the state of another node, of one moment (`refill.py`).
+
+What a node had acknowledged and sent to nobody is gone with its disk. A session that has seen it
+is kept waiting everywhere from then on, and refused: it has to begin anew.
 
 Departures from the paper
 -------------------------
@@ -47,14 +53,12 @@ Departures from the paper
   earlier writes count as causes, so that one that waits holds back those behind it.
 - A node is a whole data centre: keys are not spread over the servers of a cluster.
 - No transactions (COPS-GT's `get_trans`): reads of two keys may be of two moments.
-- A node that has lost its disk must come back under another name: it would give out its dots anew.
-- What a peer has not got is kept for it. While one is away for good, that grows up to `BACKLOG_MAX`
-  writes; then writes are refused until it is back.
-- Tombstones are kept for ever. Membership is fixed.
+- Tombstones are kept for ever, and so is an entry of the vector for each disk that ever wrote.
+  Membership is fixed.
 """
 
-from services.protocols.causal.core import Causal, Reply
+from services.protocols.causal.core import Causal
 from services.protocols.causal.messages import MESSAGES, RECORDS, Write
-from services.protocols.causal.sessions import LEVELS, Level, Session
+from services.protocols.causal.sessions import LEVELS, Level, Reply, Session
 
 __all__ = ["LEVELS", "MESSAGES", "RECORDS", "Causal", "Level", "Reply", "Session", "Write"]

@@ -1,4 +1,4 @@
-"""A client's context, and how much of it an operation heeds."""
+"""A client's context, how much of it an operation heeds, and what becomes of the operation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.protocols.clocks.vector import merge
 Level = Literal["causal", "session", "eventual"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
-_ENTRY = "[a-z][a-z0-9-]{0,31}:[0-9]{1,15}"
+_ENTRY = "[a-z][a-z0-9-]{0,63}:[0-9]{1,15}"
 _VECTOR = f"((?:{_ENTRY}(?:,{_ENTRY})*)?)"
 _TOKEN = re.compile(f"{_VECTOR}/{_VECTOR}", re.ASCII)
 
@@ -40,7 +40,7 @@ class Session:
         return merge(self.read, self.written)
 
     def token(self) -> str:
-        """For the client to carry: `n1:3,n2:1/n1:3`, what was read, then what was written."""
+        """For the client to carry: `d1:3,d2:1/d1:3`, what was read, then what was written."""
         return "/".join(
             ",".join(f"{node}:{number}" for node, number in sorted(vector.items()))
             for vector in (self.read, self.written)
@@ -66,6 +66,31 @@ def required(level: Level, session: Session, *, writes: bool) -> VersionVector:
     if level == "session" and writes:
         return session.written
     return session.seen
+
+
+@dataclass(slots=True)
+class Reply:
+    """An operation's end: what the key holds (None: it was never written), the session after it."""
+
+    request: int
+    write: Write | None
+    session: Session
+
+
+@dataclass(slots=True)
+class Operation:
+    """A read, or a write of `value`, that `session` asked for."""
+
+    request: int
+    key: str
+    session: Session
+    level: Level
+    writes: bool
+    value: bytes | None = None
+
+    @property
+    def required(self) -> VersionVector:
+        return required(self.level, self.session, writes=self.writes)
 
 
 def covers(applied: Mapping[str, int], wanted: Mapping[str, int]) -> bool:

@@ -14,8 +14,8 @@ Invariants first.
 2. **A node knows what it has acknowledged**: a write is on its own disk before its client hears of
    it, and merging (`quorum/versions.py`) forgets nothing that was not replaced. With
    last-write-wins each node keeps the write with the greatest stamp of those that it has heard of.
-   (With siblings a node that has lost its disk must come back under another name: it counts from 1
-   again, the others take its new dots for known, and what it acknowledged is dropped everywhere.)
+   (Dots are named after disks: a node that has lost its own counts from 1 again, and under its own
+   name the others would take its new writes for known.)
 3. **What is deleted is remembered as deleted** (Demers §2, death certificates): a tombstone is a
    version like others. Ours are kept for ever. Who collects one while a node is away that has the
    value gets that value back, by anti-entropy, as something new.

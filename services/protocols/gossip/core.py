@@ -17,7 +17,7 @@ from services.protocols.gossip.messages import (
     Rumours,
 )
 from services.protocols.gossip.rumours import RumourMill, Spread, Stop
-from services.protocols.leaderless import Ready
+from services.protocols.leaderless import Disk, Ready, new_disk
 from services.protocols.quorum.core import Conflicts, Reply
 from services.protocols.quorum.messages import Stored
 from services.protocols.quorum.synchronisation import Synchronisation
@@ -29,8 +29,8 @@ class Gossip:
 
     Args:
         conflicts: what becomes of concurrent writes.
-        random: chance; its first draw names this life of the node, so it must not be seeded the
-            same at every start.
+        random: chance; it names the node's disk if that is new, so it must not be seeded the same
+            at every start.
         spread, fanout, stop, stop_after: how rumours are told, see `rumours.RumourMill`.
         gossip_ticks: between two rounds.
         anti_entropy_ticks: between two comparisons with a random peer; 0: none.
@@ -69,12 +69,18 @@ class Gossip:
         self.states: dict[str, Siblings] = {}
         self._out = Ready()
         self.synchronisation = Synchronisation(self)
-        incarnation = 0
+        self.disk, incarnation = "", 0
         for record in records:
-            if isinstance(record, Stored):
+            if isinstance(record, Disk):
+                self.disk = record.name
+            elif isinstance(record, Stored):
                 self.states[record.key] = record.state
             elif isinstance(record, Incarnation):
                 incarnation = record.number
+        if not self.disk:
+            disk = new_disk(node, random)
+            self.disk = disk.name
+            self.persist(disk)
         # Greater than in any earlier life: what is said of that one no longer holds of this.
         self.persist(Incarnation(incarnation + 1))
         log = self.replicas.bit_length()  # ⌈log2(n + 1)⌉
@@ -116,7 +122,7 @@ class Gossip:
         state = self.state(key)
         # A clock that lags must not make this node's second write lose to its first.
         stamp = max([stamp, *(version.stamp + 1 for version in state.versions)])
-        self.learn(key, put(state, self.node, value, stamp, context), "write")
+        self.learn(key, put(state, self.disk, value, stamp, context), "write")
         self._out.replies.append(Reply(request, True, self.state(key), 1))
 
     def read(self, request: int, key: str, *, quorum: int | None = None) -> None:
@@ -197,7 +203,7 @@ class Gossip:
     def image(self) -> list[Any]:
         """All that must be kept, as records: what a log may be replaced by."""
         stored = [Stored(key, state) for key, state in sorted(self.states.items())]
-        return [Incarnation(self.membership.incarnation), *stored]
+        return [Disk(self.disk), Incarnation(self.membership.incarnation), *stored]
 
     def status(self) -> dict[str, Any]:
         """For `/status` and the story."""

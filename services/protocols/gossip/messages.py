@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from services.protocols.leaderless import Disk
 from services.protocols.quorum.messages import Compare, Differ, Stored
 from services.protocols.quorum.versions import Siblings
 
@@ -82,4 +83,4 @@ class Incarnation:
 
 
 MESSAGES: tuple[type, ...] = (Ping, PingRequest, Ack, Rumours, Feedback, Compare, Differ)
-RECORDS: tuple[type, ...] = (Stored, Incarnation)
+RECORDS: tuple[type, ...] = (Disk, Stored, Incarnation)

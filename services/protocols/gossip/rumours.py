@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from services.protocols.core import NodeId
 from services.protocols.gossip.messages import Feedback, Rumours
+from services.protocols.quorum.synchronisation import BYTES_PER_MESSAGE, size_of
 
 if TYPE_CHECKING:
     from services.protocols.gossip.core import Gossip
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 Spread = Literal["push", "pull", "push-pull"]
 Stop = Literal["feedback", "blind"]
 ROUND_BITS = 40
-BATCH_MAX = 64  # rumours in a message
+BATCH_MAX = 64  # rumours in a message, of some BYTES_PER_MESSAGE in all
 
 
 @dataclass(slots=True)
@@ -70,12 +71,21 @@ class RumourMill:
         """A round: speak to `fanout` of those that are there."""
         self.round += 1
         pull = self.spread != "push"
-        told = [] if self.spread == "pull" else list(self.hot)[:BATCH_MAX]
+        told = [] if self.spread == "pull" else self._batch(list(self.hot))
         if told or pull:
             present = self._core.membership.present
             for peer in self._core.random.sample(present, min(self.fanout, len(present))):
                 self._tell(peer, told, pull=pull)
         self._end_round(told if self.spread != "pull" else list(self.hot))
+
+    def _batch(self, keys: list[str]) -> list[str]:
+        """The first of them, as many as a message should hold."""
+        room = BYTES_PER_MESSAGE
+        for number, key in enumerate(keys[:BATCH_MAX]):
+            room -= size_of(key, self._core.state(key))
+            if room < 0 and number:
+                return keys[:number]
+        return keys[:BATCH_MAX]
 
     def _tell(self, peer: NodeId, keys: list[str], *, pull: bool) -> None:
         states = [(key, self._core.state(key)) for key in keys]
@@ -105,7 +115,7 @@ class RumourMill:
             theirs = dict(message.states)
             keys = [key for key in self.hot if theirs.get(key) != core.state(key)]
             if keys:
-                self._tell(message.src, keys[:BATCH_MAX], pull=False)
+                self._tell(message.src, self._batch(keys), pull=False)
 
     def _lose_interest(self, message: Feedback) -> None:
         for key in message.known:

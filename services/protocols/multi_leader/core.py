@@ -10,9 +10,9 @@ from typing import Any
 
 from services.protocols.clocks import HybridClock
 from services.protocols.core import Event, NodeId, NotLeader
-from services.protocols.leaderless import Ready
+from services.protocols.leaderless import Disk, Ready, new_disk
 from services.protocols.multi_leader.logs import Log, Neighbour
-from services.protocols.multi_leader.messages import Disk, Fetch, Have, Ship, States, Whole
+from services.protocols.multi_leader.messages import Fetch, Have, Ship, States, Whole
 from services.protocols.multi_leader.refill import Refill
 from services.protocols.multi_leader.versions import (
     Conflict,
@@ -25,7 +25,6 @@ from services.protocols.multi_leader.versions import (
 )
 
 TOPOLOGIES = ("all-to-all", "ring")
-NONCE_BITS = 52
 WRITES_PER_MESSAGE_MAX = 256
 IN_FLIGHT_MAX = 2_000  # writes of one log sent to a neighbour and not acknowledged
 CONFLICTS_SHOWN = 10
@@ -50,7 +49,8 @@ class MultiLeader:
         leaders: how many nodes, the first in id order, take writes; 0: all.
         have_ticks: between two heartbeats.
         look_ticks: between two looks at what a neighbour still lacks.
-        log_writes_max: kept of each log for those that lack them; beyond, they fetch the states.
+        log_writes_max: kept of each log for those that lack them (and no more than
+            `logs.LOG_BYTES_MAX`); beyond, they fetch the states.
         fetch_keys_max: states in one message.
     """
 
@@ -100,8 +100,9 @@ class MultiLeader:
         self.refill = Refill(self, random=random, keys_max=fetch_keys_max)
         self._recover(records)
         if not self.disk:
-            self.disk = f"{node}-{random.getrandbits(NONCE_BITS):013x}"
-            self._out.persist.append(Disk(self.disk))
+            disk = new_disk(node, random)
+            self.disk = disk.name
+            self._out.persist.append(disk)
 
     def _recover(self, records: Iterable[Any]) -> None:
         for record in records:
@@ -234,7 +235,7 @@ class MultiLeader:
         """What all that are shipped to have goes, and what is too much to keep for one of them."""
         for name, log in self.logs.items():
             had = min((each.has(name) for each in self.ships_to.values()), default=log.last)
-            log.forget(max(had, log.last - self.log_writes_max))
+            log.forget(max(had, log.last - self.log_writes_max, log.excess()))
 
     def _ship(self, neighbour: Neighbour) -> None:
         """What it was never sent, once: this node's own writes, in a ring all."""

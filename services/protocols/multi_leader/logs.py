@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from services.protocols.multi_leader.versions import Write
 
 BYTES_PER_MESSAGE = 1 << 20
+LOG_BYTES_MAX = 16 << 20  # kept of each log; who lacks earlier writes fetches the states
+WRITE_BYTES = 100  # of a write beside its key and value
 
 
 @dataclass(slots=True)
@@ -16,6 +18,7 @@ class Log:
 
     base: int = 0
     writes: list[Write] = field(default_factory=list)
+    size: int = 0  # of the writes, about, in bytes
 
     @property
     def last(self) -> int:
@@ -24,6 +27,7 @@ class Log:
     def append(self, write: Write) -> None:
         assert write.sequence == self.last + 1, (write, self.last)
         self.writes.append(write)
+        self.size += size_of(write)
 
     def between(self, after: int, last: int) -> list[Write]:
         """The writes `after` + 1 … `last`, or as many of them as one message should hold; none when
@@ -41,13 +45,28 @@ class Log:
         """Keep what comes after this one."""
         dropped = min(sequence, self.last) - self.base
         if dropped > 0:
+            self.size -= sum(map(size_of, self.writes[:dropped]))
             del self.writes[:dropped]
             self.base += dropped
 
     def jump(self, sequence: int) -> None:
         """What lies before is in the states; nothing of it is kept here."""
         assert sequence > self.last, (sequence, self.last)
-        self.base, self.writes = sequence, []
+        self.base, self.writes, self.size = sequence, [], 0
+
+    def excess(self) -> int:
+        """Up to which write they have to go, for LOG_BYTES_MAX to hold the rest."""
+        sequence, size = self.base, self.size
+        for write in self.writes:
+            if size <= LOG_BYTES_MAX:
+                break
+            sequence, size = sequence + 1, size - size_of(write)
+        return sequence
+
+
+def size_of(write: Write) -> int:
+    """About how many bytes."""
+    return len(write.key) + len(write.value or b"") + WRITE_BYTES
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.protocols.leaderless import Disk
 from services.protocols.multi_leader.versions import State, Write
 
 
@@ -57,13 +58,6 @@ class States:
     states: list[tuple[str, State]]
     vector: dict[str, int]
     done: bool
-
-
-@dataclass(slots=True)
-class Disk:
-    """The first record: this disk's name, and that of the log which begins here."""
-
-    name: str
 
 
 @dataclass(slots=True)

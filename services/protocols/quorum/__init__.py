@@ -9,11 +9,13 @@ Invariants first.
 2. **Nothing is forgotten that was not replaced**: a context covers a dot only if that version is
    still there or its replacement's writer had seen it (`versions.py`). So no acknowledged write is
    lost, as long as one of the disks that acknowledged it is there. Last-write-wins gives this up.
-   So does a node that comes back under its name without its disk: it gives out its dots anew, and
-   the others take its writes for known, or two values for one. It needs a new name.
+   (A node whose disk was lost comes back under its own name, and with another disk: dots are named
+   after that, or the others would take its new writes for known, or two values for one.)
 3. **R + W > N: each read meets each write** that was acknowledged before it began, for the sets of
    homes that answered the two have a node in common. Only with strict quorums: a hint counts
-   towards W, and no read looks for it.
+   towards W, and no read looks for it. And only of disks that stay: a home whose disk was lost
+   counts towards R before it has got back what it had acknowledged. (Cassandra has a node that
+   replaces a lost one stream its data before it answers reads.)
 4. **Replicas converge** once they hear each other: merging is commutative, associative and
    idempotent.
 

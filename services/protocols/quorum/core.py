@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Literal
 
 from services.protocols.core import Event, NodeId, NotLeader
-from services.protocols.leaderless import Ready
+from services.protocols.leaderless import Disk, Ready, new_disk
 from services.protocols.quorum.coordinator import Operation
 from services.protocols.quorum.data import Update
 from services.protocols.quorum.messages import (
@@ -24,7 +24,7 @@ from services.protocols.quorum.messages import (
 )
 from services.protocols.quorum.placement import preference
 from services.protocols.quorum.synchronisation import Synchronisation
-from services.protocols.quorum.versions import Siblings, join, latest, merge, put, update
+from services.protocols.quorum.versions import Siblings, latest, merge, put, update
 
 SESSION_BITS = 52
 PREFERENCES_MAX = 100_000  # keys whose place is remembered
@@ -54,8 +54,8 @@ class Quorum:
             may ask for others. R + W > N makes each read meet each acknowledged write.
         sloppy: where a home does not answer, another node's hint counts towards W.
         conflicts: what becomes of concurrent writes.
-        random: chance; its first draw names this life of the node, so it must not be seeded the
-            same at every start.
+        random: chance; it names this life of the node, and its disk if that is new, so it must
+            not be seeded the same at every start.
         timeout_ticks: after that an operation ends, answered or not.
         fallback_ticks: after that a home that has not answered is taken for unreachable.
         anti_entropy_ticks: between two comparisons with a peer; 0: none.
@@ -101,11 +101,18 @@ class Quorum:
         self._random = random
         self._preferences: dict[str, list[NodeId]] = {}
         self.synchronisation = Synchronisation(self)
+        self.disk = ""
         for record in records:
             self._recover(record)
+        if not self.disk:
+            disk = new_disk(node, random)
+            self.disk = disk.name
+            self._out.persist.append(disk)
 
     def _recover(self, record: Any) -> None:
-        if isinstance(record, Stored):
+        if isinstance(record, Disk):
+            self.disk = record.name
+        elif isinstance(record, Stored):
             self.states[record.key] = record.state
             self.synchronisation.changed(record.key)
         elif isinstance(record, Hinted) and record.state.context:
@@ -145,17 +152,29 @@ class Quorum:
         that knows all its own earlier ones of the key.
         """
         self._require_home(key)
-        after = put(self.state(key), self.node, value, stamp, context)
+        after = put(self.state(key), self.disk, value, stamp, context)
         self._spread(request, key, after, quorum)
 
-    def update(self, request: int, key: str, what: Update, *, quorum: int | None = None) -> None:
+    def update(
+        self,
+        request: int,
+        key: str,
+        what: Update,
+        *,
+        quorum: int | None = None,
+        known: Siblings | None = None,
+    ) -> None:
         """Coordinate an update of a data type; as `write`. Raises NotLeader, data.Refused.
 
+        `known`: what its client's read has found, which is taken on first: the update may be about
+        something that this node has missed.
         One that changes nothing is spread as well: it may be the repetition of one that changed
         something here, was told "too few copies", and is to be told "done" once there are enough.
         """
         self._require_home(key)
-        self._spread(request, key, update(self.state(key), self.node, what), quorum)
+        if known is not None:
+            self.store(key, known)
+        self._spread(request, key, update(self.state(key), self.disk, what), quorum)
 
     def _spread(self, request: int, key: str, after: Siblings, quorum: int | None) -> None:
         state = self.store(key, after)
@@ -325,8 +344,9 @@ class Quorum:
     def _handed_off(self, message: HandedOff) -> None:
         at = message.src, message.key
         hint = self.hints.get(at)
-        # A write may have come since the hint was sent: then there is more to hand over.
-        if hint is not None and join(hint.context, message.state.context) == message.state.context:
+        # A write may have come since the hint was sent: then there is more to hand over. (Contexts
+        # alone do not tell: the last write may be one that the context of an older stamp covers.)
+        if hint is not None and self.merge(message.state, hint) == message.state:
             del self.hints[at]
             self._out.persist.append(Hinted(*at, Siblings()))
             self.tell("handed_off", key=message.key, owner=message.src)
@@ -341,7 +361,11 @@ class Quorum:
     def image(self) -> list[Any]:
         """All that must be kept, as records: what a log may be replaced by."""
         stored = [Stored(key, state) for key, state in sorted(self.states.items())]
-        return [*stored, *(Hinted(*at, state) for at, state in sorted(self.hints.items()))]
+        return [
+            Disk(self.disk),
+            *stored,
+            *(Hinted(*at, state) for at, state in sorted(self.hints.items())),
+        ]
 
     def status(self) -> dict[str, Any]:
         """For `/status` and the story."""

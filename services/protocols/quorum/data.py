@@ -2,17 +2,17 @@
 
 As in Riak (Brown, Cribbs, Meiklejohn, Elliott, *Riak DT map*, 2014) a client sends what it wants
 done (`add 1`), not what should stand there afterwards (`5`): the coordinator carries it out on its
-own copy, under its own name, and the copies merge by `services/protocols/crdt`. So nobody has to
+own copy, under its disk's name, and the copies merge by `services/protocols/crdt`. So nobody has to
 read first, and there are no siblings for anybody to merge.
 
 What a key holds is part of its name (`key_for`), so that a counter and a set which two sides of a
 partition create as `likes` are two things that never meet.
 
-**Invariant.** The context of such a key is the version vector of its updates: `{"n1": 3}` says that
-n1's first three are in. It rests on the rules for dots (`versions.py`): states travel whole, and a
-node counts its updates on disk before anybody hears of them. (One that comes back under its name
-without its disk would count from 0 again, and the others take that for what they have: it needs a
-new name.)
+**Invariant.** The context of such a key is the version vector of its updates: `{"d": 3}` says that
+the first three of the disk d are in. It rests on the rules for dots (`versions.py`): states travel
+whole, and a node counts its updates on disk before anybody hears of them. (The entries of a counter
+and the identifiers of elements are a disk's, too: what a node counts from 0 again on a new one, the
+others would take for what they have.)
 
 **Cost.** As states travel whole, an update costs what its key holds, on each disk and each link;
 hence `ENTRIES_MAX`. Deltas (Almeida et al. 2018) would cost what it changes.
@@ -24,7 +24,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from services.protocols.core import NodeId
 from services.protocols.crdt import IdempotentCounter, ORSet, Sequence
 from services.protocols.crdt.sequence import Identifier
 
@@ -115,11 +114,11 @@ def key_for(kind: Kind, key: str) -> str:
     return f"{kind}\t{key}"
 
 
-def carry_out(data: Data | None, node: NodeId, update: Update) -> Data:
-    """`data` after an update that `node` coordinates. Raises Refused."""
+def carry_out(data: Data | None, disk: str, update: Update) -> Data:
+    """`data` after an update whose coordinator has `disk`. Raises Refused."""
     data = data or Data()
     try:
-        after = _carried_out(data, node, update)
+        after = _carried_out(data, disk, update)
     except ValueError as exc:
         raise NameReused(str(exc)) from None
     except KeyError as exc:
@@ -129,18 +128,18 @@ def carry_out(data: Data | None, node: NodeId, update: Update) -> Data:
     return after
 
 
-def _carried_out(data: Data, node: NodeId, update: Update) -> Data:
+def _carried_out(data: Data, disk: str, update: Update) -> Data:
     elements, sequence = data.elements or ORSet(), data.sequence or Sequence()
     match update:
         case Increment(by, name):
             counter = data.counter or IdempotentCounter()
-            return replace(data, counter=counter.add(node, by, name))
+            return replace(data, counter=counter.add(disk, by, name))
         case Add(element):
-            return replace(data, elements=elements.add(node, element))
+            return replace(data, elements=elements.add(disk, element))
         case Remove(element):
             return replace(data, elements=elements.remove(element))
         case Insert(value, after, name):
-            return replace(data, sequence=sequence.insert_after(node, after, value, name))
+            return replace(data, sequence=sequence.insert_after(disk, after, value, name))
         case Delete(at):
             return replace(data, sequence=sequence.remove(at))
 

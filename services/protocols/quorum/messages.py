@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.protocols.leaderless import Disk
 from services.protocols.quorum.versions import Siblings
 
 
@@ -135,4 +136,4 @@ MESSAGES: tuple[type, ...] = (
     Compare,
     Differ,
 )
-RECORDS: tuple[type, ...] = (Stored, Hinted)
+RECORDS: tuple[type, ...] = (Disk, Stored, Hinted)

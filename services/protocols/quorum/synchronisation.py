@@ -81,18 +81,24 @@ class Synchronisation:
 
     def _send_states(self, peer: NodeId, leaves: list[Path], *, answer: bool) -> None:
         """What is in these leaves, in messages of some BYTES_PER_MESSAGE: all of it in one would be
-        more than a link carries when `peer` has lost its disk, and would never arrive."""
+        more than a link carries when `peer` has lost its disk, and would never arrive; nor would a
+        leaf in which somebody has put many large values. (A leaf is named with the last of it: so
+        it is answered once.)"""
         core, tree = self._core, self.tree(peer)
         piece: list[Path] = []
         states: list[tuple[str, Siblings]] = []
         room = BYTES_PER_MESSAGE
         for leaf in leaves:
+            for key in tree.keys(leaf):
+                state = core.state(key)
+                if states and room < size_of(key, state):
+                    core.send(Differ(core.node, peer, piece, states, answer))
+                    piece, states, room = [], [], BYTES_PER_MESSAGE
+                states.append((key, state))
+                room -= size_of(key, state)
             piece.append(leaf)
-            states += (its := [(key, core.state(key)) for key in tree.keys(leaf)])
-            room -= sum(len(key) + _size(state) for key, state in its)
-            if room <= 0 or leaf is leaves[-1]:
-                core.send(Differ(core.node, peer, piece, states, answer))
-                piece, states, room = [], [], BYTES_PER_MESSAGE
+        if piece:
+            core.send(Differ(core.node, peer, piece, states, answer))
 
     def _exchange(self, message: Differ) -> None:
         core = self._core
@@ -107,9 +113,9 @@ class Synchronisation:
             core.tell("anti_entropy", peer=message.src, keys=before)
 
 
-def _size(state: Siblings) -> int:
+def size_of(key: str, state: Siblings) -> int:
     """About how many bytes; an entry of a data type is taken for a long one."""
-    plain = sum(len(version.value or b"") for version in state.versions)
+    plain = len(key) + sum(len(version.value or b"") for version in state.versions)
     return plain + ENTRY_BYTES * (state.data.entries if state.data else 0)
 
 

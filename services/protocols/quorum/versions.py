@@ -1,15 +1,15 @@
 """What a replica keeps of a key: the concurrent versions of its value, and what they replaced.
 
 Dotted version vectors (Preguiça, Baquero, Almeida, Fonte, Gonçalves 2012). A version is named by
-its **dot** (node, counter): who coordinated the write, and which of that node's writes of this key
-it was. The **context** is a version vector: `{"n1": 3}` says that the dots n1:1 to n1:3 are known
+its **dot** (disk, counter): whose coordinator's disk has the write, and which of its writes of this
+key it was. The **context** is a version vector: `{"d": 3}` says that the dots d:1 to d:3 are known
 here, whether they are still there or were replaced. A write says what it replaces by the context
 that its client has read; whatever that does not cover is concurrent, and stays as a sibling.
 
 **Invariant.** A context covers a dot only if that version is among `versions`, or was replaced by
 one whose writer had seen it. It rests on three rules: a dot is given out once (the counter is on
-disk before anybody hears of it), only by a node that knows all its own earlier dots of the key
-(a home of it), and versions travel with their whole context.
+disk before anybody hears of it, and a new disk has a new name), only by a node that knows all its
+disk's earlier dots of the key (a home of it), and versions travel with their whole context.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ VersionVector = dict[str, int]
 
 @dataclass(slots=True)
 class Version:
-    """One value, with its dot. `stamp` is its coordinator's time of day, for last-write-wins alone;
-    a `value` of None is a tombstone: the key was deleted."""
+    """One value, with its dot; `disk` is its coordinator's. `stamp` is that one's time of day, for
+    last-write-wins alone; a `value` of None is a tombstone: the key was deleted."""
 
-    node: str
+    disk: str
     counter: int
     stamp: int
     value: bytes | None
 
     @property
     def dot(self) -> tuple[str, int]:
-        return self.node, self.counter
+        return self.disk, self.counter
 
     def covered_by(self, context: Mapping[str, int]) -> bool:
-        return self.counter <= context.get(self.node, 0)
+        return self.counter <= context.get(self.disk, 0)
 
 
 @dataclass(slots=True)
@@ -79,28 +79,28 @@ def merge(one: Siblings, other: Siblings) -> Siblings:
 
 
 def put(
-    state: Siblings, node: str, value: bytes | None, stamp: int, context: Mapping[str, int]
+    state: Siblings, disk: str, value: bytes | None, stamp: int, context: Mapping[str, int]
 ) -> Siblings:
-    """`state` after a write that `node` coordinates, by a client that has read `context`."""
+    """`state` after a write whose coordinator has `disk`, by a client that has read `context`."""
     assert state.data is None, "a data type is not overwritten"
-    counter = max(state.context.get(node, 0), context.get(node, 0)) + 1
+    counter = max(state.context.get(disk, 0), context.get(disk, 0)) + 1
     kept = [version for version in state.versions if not version.covered_by(context)]
-    known = join(join(state.context, context), {node: counter})
-    versions = sorted([*kept, Version(node, counter, stamp, value)], key=lambda each: each.dot)
+    known = join(join(state.context, context), {disk: counter})
+    versions = sorted([*kept, Version(disk, counter, stamp, value)], key=lambda each: each.dot)
     return Siblings(known, versions)
 
 
-def update(state: Siblings, node: str, what: Update) -> Siblings:
-    """`state` of a data type after an update that `node` coordinates. Raises Refused.
+def update(state: Siblings, disk: str, what: Update) -> Siblings:
+    """`state` of a data type after an update whose coordinator has `disk`. Raises Refused.
 
     One that changes nothing (a name that was counted, an element that is gone) counts for none.
     """
     assert not state.versions, "a plain value is no data type"
-    data = carry_out(state.data, node, what)
+    data = carry_out(state.data, disk, what)
     if data == state.data:
         return state
-    counter = state.context.get(node, 0) + 1
-    return Siblings(join(state.context, {node: counter}), [], data)
+    counter = state.context.get(disk, 0) + 1
+    return Siblings(join(state.context, {disk: counter}), [], data)
 
 
 def latest(one: Siblings, other: Siblings) -> Siblings:

@@ -14,6 +14,7 @@ class Replicas:
     def __init__(self, count: int = 3, **how: Any) -> None:
         self.names = [f"n{number}" for number in range(1, count + 1)]
         self.how = {"anti_entropy_ticks": 0, **how}
+        self.starts = 0
         self.disks: dict[str, list[Any]] = {name: [] for name in self.names}
         self.cores = {name: self._core(name) for name in self.names}
         self.held: list[Any] = []
@@ -22,11 +23,18 @@ class Replicas:
 
     def _core(self, name: str) -> Causal:
         peers = tuple(other for other in self.names if other != name)
-        return Causal(name, peers, random=Random(1), records=self.disks[name], **self.how)
+        self.starts += 1  # chance is never the same at two starts
+        chance = Random(self.starts)
+        return Causal(name, peers, random=chance, records=list(self.disks[name]), **self.how)
 
     def restart(self, name: str) -> None:
         """It has what is on its disk, and nothing else."""
         self.cores[name] = self._core(name)
+
+    def wipe(self, name: str) -> None:
+        """It comes back under its name, with an empty disk; what it had sent is on its way."""
+        self.disks[name] = []
+        self.restart(name)
 
     def carry_out(self) -> None:
         """Persist, send, reply, of every core."""

@@ -141,7 +141,7 @@ def test_what_was_lost_is_sent_again_until_everybody_has_it() -> None:
     made.tick(4)
     made.settle()
     made.tick(2)
-    assert not any(made.cores["n1"].log.values())
+    assert not any(log.writes for log in made.cores["n1"].logs.values())
 
 
 def test_anti_entropy_goes_round_a_broken_link() -> None:
@@ -181,7 +181,9 @@ def test_an_image_stands_for_the_whole_log() -> None:
     made.disks["n1"] = core.image()
     made.restart("n1")
     again = made.cores["n1"]
-    assert (again.states, again.applied, again.log) == (core.states, core.applied, core.log)
+    kept = [{disk: log.writes for disk, log in each.logs.items()} for each in (again, core)]
+    assert (again.states, again.applied, again.disk) == (core.states, core.applied, core.disk)
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("token", ["", "/", "n1:3,n2:1/n1:3", "/n-a:12"])

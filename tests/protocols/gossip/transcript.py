@@ -22,6 +22,7 @@ from services.protocols.gossip.messages import (
     Rumours,
     Update,
 )
+from services.protocols.leaderless import Disk
 from services.protocols.quorum import Siblings
 from services.protocols.quorum.messages import Compare, Differ
 from tests.protocols.raft.trace import kind
@@ -92,6 +93,7 @@ class GossipInterpreter(Interpreter):
         self.options = {name: int(value) for name, _, value in (o.partition("=") for o in options)}
         self.nodes = {name: Node(name) for name in (f"n{i + 1}" for i in range(int(count)))}
         for node in self.nodes.values():
+            node.records = [Disk(f"{node.name}-disk")]  # none begins with a new one
             self.start(node)
             self.carry_out(node)
 

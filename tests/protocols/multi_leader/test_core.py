@@ -182,6 +182,24 @@ def test_a_wiped_node_is_refilled_piece_by_piece() -> None:
     assert world.cores["n3"].vector == world.cores["n1"].vector
 
 
+def test_what_is_kept_for_one_that_is_away_is_bounded_in_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few large writes are as much as many small ones; it fetches the states when it is back."""
+    monkeypatch.setattr("services.protocols.multi_leader.logs.LOG_BYTES_MAX", 10_000)
+    world = World(3)
+    world.separate("n3", ["n1", "n2"])
+    for number in range(20):
+        world.write("n1", "x" * 2_000, at=10 + number, key=f"k{number}")
+    world.run()
+    for name in ("n1", "n2"):
+        log = world.cores[name].logs[world.cores["n1"].disk]
+        assert 0 < sum(len(write.value or b"") for write in log.writes) <= 10_000
+    world.cut = set()
+    world.run(30)
+    assert world.cores["n3"].states == world.cores["n1"].states
+
+
 def test_large_writes_travel_in_several_messages() -> None:
     """A frame has a limit: a thousand writes of the largest size must not make one frame."""
     world = World(2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from services.protocols.causal import Causal, Session, Write
-from services.protocols.causal.core import Operation
+from services.protocols.causal.logs import Log
 from services.protocols.causal.messages import Applied, Have, Replicate
-from services.protocols.causal.sessions import covers
+from services.protocols.causal.sessions import Operation, covers
 from tests.simulation.zoo.bug import Bug
 
 
@@ -28,7 +28,7 @@ class NewerVersionSatisfies(Causal):
 
     def _satisfied(self, write: Write) -> bool:
         missing = {
-            name: number for name, number in write.depends.items() if self.applied[name] < number
+            name: number for name, number in write.depends.items() if self.has(name) < number
         }
         newest = max((each.time for each in self.states.values()), default=0)
         return not missing or newest >= write.time
@@ -45,15 +45,32 @@ class TokenIgnored(Causal):
     _apply = DependencyCheckSkipped._apply
 
 
+class CountsUnderItsOwnName(Causal):
+    """Writes are numbered under the node's name: one whose disk was lost begins with 1 again, which
+    all others have already."""
+
+    def __init__(self, node: str, *arguments: Any, **how: Any) -> None:
+        super().__init__(node, *arguments, **how)
+        self.disk = f"{node}-"
+
+
+class NoRefill(Causal):
+    """Who has lost its disk waits for logs to bring back what they have no longer."""
+
+    def __init__(self, *arguments: Any, **how: Any) -> None:
+        super().__init__(*arguments, **how)
+        self.refill.consider = lambda message: None  # type: ignore[method-assign]
+
+
 class VectorEntryNotAdvanced(Causal):
     """A session's token is not moved on by its writes: it does not find them at the next node."""
 
     def ready(self) -> Any:
         out = super().ready()
         for reply in out.replies:
-            if reply.write is not None and reply.write.origin == self.node:
+            if reply.write is not None and reply.write.origin == self.disk:
                 written = {
-                    name: n for name, n in reply.session.written.items() if name != self.node
+                    name: n for name, n in reply.session.written.items() if name != self.disk
                 }
                 reply.session = Session(reply.session.read, written)
         return out
@@ -91,10 +108,10 @@ class ClockNotMovedOn(Causal):
     read gets the smaller version, and loses against it everywhere."""
 
     def _note(self, write: Write) -> None:
-        before = self._clock.time
+        before = self.clock.time
         super()._note(write)
-        if write.origin != self.node:
-            self._clock.time = before
+        if write.origin != self.disk:
+            self.clock.time = before
 
 
 class SentOnce(Causal):
@@ -123,7 +140,7 @@ class HaveBeforeHaving(Causal):
     def send(self, message: Any) -> None:
         if isinstance(message, Have):
             for origin, pending in self.pending.items():
-                message.applied[origin] = max([message.applied[origin], *pending])
+                message.applied[origin] = max([self.has(origin), *pending])
         super().send(message)
 
 
@@ -134,8 +151,9 @@ class LateArrivalsDropped(Causal):
     def _receive(self, write: Write) -> bool:
         received = super()._receive(write)
         pending = self.pending.get(write.origin, {})
-        if pending and self.applied[write.origin] + 1 not in pending:
+        if pending and self.has(write.origin) + 1 not in pending:
             self.applied[write.origin] = min(pending) - 1
+            self.logs[write.origin] = Log(min(pending) - 1)
         return received
 
 
@@ -152,7 +170,11 @@ class OnlyRemoteWritesOnDisk(Causal):
 
     def ready(self) -> Any:
         out = super().ready()
-        out.persist = [each for each in out.persist if each.write.origin != self.node]
+        out.persist = [
+            each
+            for each in out.persist
+            if not (isinstance(each, Applied) and each.write.origin == self.disk)
+        ]
         return out
 
 
@@ -175,6 +197,8 @@ BUGS = {
         Bug("dependency_check_skipped", DependencyCheckSkipped),
         Bug("newer_version_satisfies", NewerVersionSatisfies),
         Bug("token_ignored", TokenIgnored),
+        Bug("counts_under_its_own_name", CountsUnderItsOwnName),
+        Bug("no_refill", NoRefill),
         Bug("vector_entry_not_advanced", VectorEntryNotAdvanced),
         Bug("reads_leave_no_trace", ReadsLeaveNoTrace),
         Bug("writes_forget_what_was_read", WritesForgetWhatWasRead),

@@ -25,14 +25,23 @@ class VectorEntryNotAdvanced(Quorum):
     and they never agree."""
 
     def write(self, request: int, key: str, value: bytes | None, **how: Any) -> None:
-        counter = self.state(key).context.get(self.node, 0)
+        counter = self.state(key).context.get(self.disk, 0)
         super().write(request, key, value, **how)
         state = self.states.get(key)
         if counter and state is not None:
             for version in state.versions:
-                if version.dot == (self.node, counter + 1):
+                if version.dot == (self.disk, counter + 1):
                     version.counter = counter
-            state.context[self.node] = counter
+            state.context[self.disk] = counter
+
+
+class CountsUnderItsOwnName(Quorum):
+    """Dots are named after the node: one whose disk was lost counts from 1 again, and whoever has
+    its first write takes the new one for known."""
+
+    def __init__(self, node: str, *arguments: Any, **how: Any) -> None:
+        super().__init__(node, *arguments, **how)
+        self.disk = node
 
 
 class ContextOfTheCoordinator(Quorum):
@@ -210,6 +219,7 @@ BUGS = {
     bug.name: bug
     for bug in (
         Bug("vector_entry_not_advanced", VectorEntryNotAdvanced),
+        Bug("counts_under_its_own_name", CountsUnderItsOwnName),
         Bug("context_of_the_coordinator", ContextOfTheCoordinator),
         Bug("last_to_arrive_wins", LastToArriveWins),
         Bug("merge_keeps_one_sibling", MergeKeepsOneSibling),
