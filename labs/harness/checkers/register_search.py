@@ -51,6 +51,9 @@ SHORT_LOOK_AHEAD = 8
 MAX_MEMORY = 1_000_000
 """States remembered per key before the verdict is "unknown"."""
 
+FEW = 200
+"""Operations of a key up to which looking at all of them costs less than one choice more."""
+
 PATIENCE = 16
 """Choices gone back to without getting any further, after which a key is looked at another way."""
 
@@ -74,9 +77,10 @@ class RegisterSearch:
         self.calls.append(NEVER + 1)
         self.returns: list[int] = [op.return_ns for op in self.ops]  # type: ignore[misc]
         self.needs, self.puts, self.pending = encode(self.ops, pending, initial)
-        # What the operations need that only observe; in place of others ANY, which is no value.
+        # What the operations need that may be taken as soon as it is there. A cas is not one.
         self.reads = [
-            need if put < 0 else ANY for need, put in zip(self.needs, self.puts, strict=True)
+            need if put < 0 or need == ANY else NEVER
+            for need, put in zip(self.needs, self.puts, strict=True)
         ]
         # put -> need -> (call, number) of those that are alike but for their calls, in their order
         self.pending_by_put: dict[int, dict[int, list[tuple[int, int]]]] = {}
@@ -100,8 +104,9 @@ class RegisterSearch:
         self.nodes = 0
         self.deepest = -1  # the latest return before which some path could take no more
         self.deepest_path: Path = None
+        self.stuck_on = -1  # the operation with that return
         self.stuck = False  # `run` gave up early: no path had got any further for long
-        self.patience = PATIENCE
+        self.patience = PATIENCE if self.count > FEW else 0
         self._in_vain = 0  # choices gone back to since any path got further
         self.solution: Path = None
         # States to go on from, and the choice that was tried there (None: not looked at so far).
@@ -135,7 +140,7 @@ class RegisterSearch:
                 return None
             if self._in_vain > self.patience:
                 self.stuck = True
-                self.patience *= 2
+                self.patience += self.patience + 1
                 return None
             state, tried = stack.pop()
             after = state if tried is None else self._branch(state, tried)
@@ -146,26 +151,28 @@ class RegisterSearch:
     def _advance(self, state: State) -> bool:
         """Take what seems best in state after state, and keep the others for later; True: done."""
         calls, ends, needs, puts = self.calls, self.returns, self.needs, self.puts
-        reads, keep, some_pending = self.reads, self._stack.append, bool(self.pending)
+        reads, keep, pending = self.reads, self._stack.append, self.pending_by_put
         called, waiting, value, used, hide, path = state
         choice = -1
         for nodes in range(LONGEST_TURN):
-            deadline, first, absent = NEVER, -1, -2 - value
+            deadline, first, absent, finders = NEVER, -1, -2 - value, 0
             before, waiting = waiting, []
             for j in before:
                 need = reads[j]
                 if need != value and (need >= ANY or need == absent) and j != choice:
                     waiting.append(j)
-                    end = ends[j]
-                    if end < deadline:
-                        deadline, first = end, j
+                    if need != ANY:
+                        finders += 1
+                    if ends[j] < deadline:
+                        deadline, first = ends[j], j
             while calls[called] <= deadline:
                 need = reads[called]
                 if need != value and (need >= ANY or need == absent):
                     waiting.append(called)
-                    end = ends[called]
-                    if end < deadline:
-                        deadline, first = end, called
+                    if need != ANY:
+                        finders += 1
+                    if ends[called] < deadline:
+                        deadline, first = ends[called], called
                 called += 1
             if first < 0:
                 self.solution, self.nodes = path, self.nodes + nodes + 1
@@ -180,7 +187,16 @@ class RegisterSearch:
                 called, waiting, value, used, hide, path = after
                 choice = -1
                 continue
-            if len(waiting) > 1 or first < hide or (some_pending and needs[first] != ANY):
+            need = needs[first]
+            if first < hide or (
+                finders
+                and (
+                    finders > 1
+                    or need == ANY
+                    or need in pending
+                    or (puts[first] >= 0 and len(waiting) > 1)
+                )
+            ):
                 keep((state, choice))
             path = (path, choice)
             if choice < 0:
@@ -261,7 +277,8 @@ class RegisterSearch:
         first = min(waiting, key=self.returns.__getitem__)
         self._in_vain += 1
         if self.returns[first] > self.deepest:
-            self.deepest, self.deepest_path, self._in_vain = self.returns[first], path, 0
+            self.deepest, self.deepest_path, self._in_vain = self.returns[first], path, 1
+            self.stuck_on = first
         found = self._children(state, first, tried)
         if not found or self._seen(state):
             return None
