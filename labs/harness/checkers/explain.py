@@ -6,7 +6,8 @@ from collections.abc import Hashable
 from typing import Any
 
 from labs.harness.checkers import wgl
-from labs.harness.checkers.register_search import RegisterSearch, order
+from labs.harness.checkers.register_order import order
+from labs.harness.checkers.register_search import RegisterSearch
 from labs.harness.checkers.registers import KeyOps
 from labs.harness.checkers.result import Counterexample, freeze
 from labs.harness.checkers.story import tell

@@ -44,6 +44,9 @@ Key = str | None
 MOST_OPEN = 6
 """Blocks of a key that are remembered beside the last one; a key with more is left to the zones."""
 
+NO_TIME = BEFORE_ALL - 1
+"""Before every f and s."""
+
 _NONE = object()
 """In place of a value: equal to nothing."""
 
@@ -55,16 +58,18 @@ class _Register:
         value, f, s: the last block.
         before: the value of the block before it, if `others` is empty.
         others: (value, f, s) of all blocks but the last one, if more than one may be read again.
+        most: at least every f and s of those.
         waiting: value -> the least return of the reads that observed a write not called yet.
     """
 
-    __slots__ = ("before", "f", "others", "s", "value", "waiting")
+    __slots__ = ("before", "f", "most", "others", "s", "value", "waiting")
 
     def __init__(self, initial: Any) -> None:
         self.value = initial
         self.f = self.s = BEFORE_ALL
         self.before: Any = _NONE
         self.others: list[tuple[Any, int, int]] = []
+        self.most = NO_TIME
         self.waiting: dict[Any, int] = {}
 
 
@@ -102,15 +107,19 @@ def hard(ops: Sequence[Op], initial: Any) -> tuple[Sequence[Op], int]:
                     continue
             elif op.f == "write":
                 value = op.value
-                if type(value) in PLAIN:
-                    if key.f < called and not key.others:
+                kind = type(value)
+                if kind is int or kind in PLAIN:
+                    if key.f < called and key.most < key.s:
+                        # All others have to stand before the last one, and that one is sealed.
                         key.before, room = key.value, True
+                        if key.others:
+                            key.others, key.most = [], NO_TIME
                     else:
                         room = _kept(key, called)
                     key.value = value
                     key.f = returned
                     key.s = called
-                    if room and (value not in key.waiting or _observed(key)):
+                    if room and (not key.waiting or value not in key.waiting or _observed(key)):
                         continue
         elif op.f == "read" or (op.type == "fail" and op.f in ("write", "delete")):
             continue  # it says nothing
@@ -125,21 +134,18 @@ def hard(ops: Sequence[Op], initial: Any) -> tuple[Sequence[Op], int]:
 def _kept(key: _Register, now: int) -> bool:
     """Remember the last block, for another one follows it; False: there are too many."""
     others = key.others
-    if not others:  # the last block is free: so the one before it can still be read
+    if not others:  # the one before the last can still be read
         # That one stands before the last: f is less than s of the last, which is all that matters.
         others.append((key.before, key.s - 1, now))
-    elif key.f < now or len(others) == MOST_OPEN:
+        key.most = now
+    elif len(others) == MOST_OPEN:
         # What has to stand before a sealed block cannot be read any more. It can be forgotten, too:
         # f of what is kept is at least s of what is gone.
-        sealed = [s for _, f, s in others if f < now]
-        latest = max([*sealed, key.s]) if key.f < now else max(sealed, default=BEFORE_ALL)
-        kept = [block for block in others if block[1] >= latest or block[2] == latest]
-        if not kept:
-            others.clear()
-            key.before = key.value
-            return True
-        key.others = others = kept
+        sealed = [s for _, f, s in (*others, (None, key.f, key.s)) if f < now]
+        latest = max(sealed, default=BEFORE_ALL)
+        key.others = others = [block for block in others if block[1] >= latest or block[2] == latest]
     others.append((key.value, key.f, key.s))
+    key.most = max(key.most, key.f, key.s)
     return len(others) <= MOST_OPEN
 
 
@@ -154,6 +160,7 @@ def _joined(key: _Register, value: Any, called: int, returned: int) -> bool:
     else:
         return False
     others[at] = (value, min(others[at][1], returned), called)
+    key.most = max(key.most, key.f, called)
     if key.f < called:  # sealed: it stands before this block now, so it is the last no longer
         free = next((n for n, (_, f, _) in enumerate(others) if f >= called and n != at), at)
         block, others[free] = others[free], (key.value, key.f, key.s)

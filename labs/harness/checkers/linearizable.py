@@ -18,7 +18,9 @@ from labs.harness.checkers import wgl
 from labs.harness.checkers.explain import tell_conflict, tell_search
 from labs.harness.checkers.greedy import hard
 from labs.harness.checkers.models import MODELS, Model
-from labs.harness.checkers.register_search import RegisterSearch, order
+from labs.harness.checkers.register_order import order
+from labs.harness.checkers.register_refute import refuted
+from labs.harness.checkers.register_search import RegisterSearch
 from labs.harness.checkers.registers import KeyOps, by_search, by_zones, split
 from labs.harness.checkers.result import Result, collector_off
 from labs.harness.checkers.zone_pass import undecided
@@ -138,6 +140,8 @@ class _Plan:
             for key, search in list(undecided.items()):
                 started, before = time.monotonic(), search.nodes
                 verdict = search.run(budget)
+                if isinstance(search, RegisterSearch) and search.stuck and refuted(search):
+                    verdict = False
                 took = time.monotonic() - started
                 if took > TURN_S:
                     fastest = min(fastest, int((search.nodes - before) * TURN_S / took))

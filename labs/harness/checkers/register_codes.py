@@ -12,6 +12,9 @@ from typing import Any
 from labs.harness.checkers.result import PLAIN, freeze
 from labs.harness.history import Op
 
+INITIAL = 0
+"""The number of the initial value."""
+
 ANY, SAME = -1, -1
 """`need` of an operation that is legal in any state; `put` of one that leaves the value alone."""
 

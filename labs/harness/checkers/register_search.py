@@ -30,8 +30,8 @@ Brute force has checked all of this against every order of small histories (test
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -45,21 +45,23 @@ LONGEST_TURN = 1_000
 MAX_LOOK_AHEAD = 64
 """Operations to come that are looked at for an observer of a write, before it is tried in vain."""
 
+SHORT_LOOK_AHEAD = 8
+"""Operations to come that are looked at for a first guess whether a write was observed."""
+
 MAX_MEMORY = 1_000_000
 """States remembered per key before the verdict is "unknown"."""
+
+FEW = 200
+"""Operations of a key up to which looking at all of them costs less than one choice more."""
+
+PATIENCE = 16
+"""Choices gone back to without getting any further, after which a key is looked at another way."""
 
 # How a state was reached: (path before, what was taken), newest first. What: an operation j;
 # ~j: j was hidden before the latest plain write; count + p: the pending operation p.
 Path = tuple[Any, int] | None
-# (prefix length, window of bits, value, bits of pending operations taken, hide, path)
-State = tuple[int, int, int, int, int, Path]
-
-
-# What the scan of a state found among the operations that may come next: the least return of them;
-# the first operation in call order that may not come yet; the values that one of them needs; does a
-# failed cas wait for any value but the present one; value -> the write of it with the earliest
-# deadline; the legal cas; the operation with the least return.
-Scan = tuple[int, int, set[int], bool, dict[int, int], list[int], int]
+# (operations called, those of them not taken, value, bits of pending operations taken, hide, path)
+State = tuple[int, list[int], int, int, int, Path]
 
 
 _NONE: dict[int, list[tuple[int, int]]] = {}
@@ -75,8 +77,11 @@ class RegisterSearch:
         self.calls.append(NEVER + 1)
         self.returns: list[int] = [op.return_ns for op in self.ops]  # type: ignore[misc]
         self.needs, self.puts, self.pending = encode(self.ops, pending, initial)
-        self.observers: dict[int, list[int]] = {}
-        self.writers: dict[int, list[int]] = {}
+        # What the operations need that may be taken as soon as it is there. A cas is not one.
+        self.reads = [
+            need if put < 0 or need == ANY else NEVER
+            for need, put in zip(self.needs, self.puts, strict=True)
+        ]
         # put -> need -> (call, number) of those that are alike but for their calls, in their order
         self.pending_by_put: dict[int, dict[int, list[tuple[int, int]]]] = {}
         self.pending_writes: set[int] = set()
@@ -93,26 +98,29 @@ class RegisterSearch:
                 insort(alike[need], (call, p))
             else:
                 alike[need] = [(call, p)]
-        self.memory: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+        self.memory: dict[tuple[int, int, tuple[int, ...]], list[tuple[int, int]]] = {}
         self.remembered = 0
+        self.known = -1  # of all states in memory the most operations called
         self.nodes = 0
-        self.deepest = -1  # the furthest that any path got, in call order
+        self.deepest = -1  # the latest return before which some path could take no more
         self.deepest_path: Path = None
+        self.stuck_on = -1  # the operation with that return
+        self.stuck = False  # `run` gave up early: no path had got any further for long
+        self.patience = PATIENCE if self.count > FEW else 0
+        self._in_vain = 0  # choices gone back to since any path got further
         self.solution: Path = None
-        self._stack: list[State] = [(0, 0, 0, 0, 0, None)]
+        # States to go on from, and the choice that was tried there (None: not looked at so far).
+        self._stack: list[tuple[State, int | None]] = [((0, [], 0, 0, 0, None), None)]
 
     @property
     def exhausted_memory(self) -> bool:
         """The cap on memory was reached: another budget will not help."""
         return self.remembered > MAX_MEMORY
 
-    def _index(self) -> None:
-        """Who observes and who writes each value: only made when first asked for."""
-        for j, (need, put) in enumerate(zip(self.needs, self.puts, strict=True)):
-            if need >= 0:
-                self.observers.setdefault(need, []).append(j)
-            if put >= 0:
-                self.writers.setdefault(put, []).append(j)
+    def start_from(self, values: Iterable[int]) -> None:
+        """Begin with any of these values; give up when nothing was found, stuck or not."""
+        self._stack = [((0, [], value, 0, 0, None), None) for value in values]
+        self.patience = NEVER
 
     def forget(self) -> None:
         """Free what only the search itself needed."""
@@ -120,84 +128,126 @@ class RegisterSearch:
         self._stack.clear()
 
     def run(self, budget: int) -> bool | None:
-        """Search on. True, False, or None when `budget` nodes were visited without a verdict."""
+        """Search on. True, False, or None when `budget` nodes were visited without a verdict.
+
+        Also None when no path has got any further for long (`stuck`): see `register_refute.py`.
+        """
         stack = self._stack
         last = self.nodes + budget
+        self.stuck = False
         while stack:
             if self.nodes >= last or self.remembered > MAX_MEMORY:
                 return None
-            if self._advance(stack.pop()):
+            if self._in_vain > self.patience:
+                self.stuck = True
+                self.patience += self.patience + 1
+                return None
+            state, tried = stack.pop()
+            after = state if tried is None else self._branch(state, tried)
+            if after is not None and self._advance(after):
                 return True
         return False
 
     def _advance(self, state: State) -> bool:
-        """Go on from a state while there is one choice only, then push the choices; True: done."""
-        calls, returns, needs, puts = self.calls, self.returns, self.needs, self.puts
-        some_pending = bool(self.pending)
-        base, window, value, used, hide, path = state
-        nodes = 0
-        while nodes < LONGEST_TURN:
-            nodes += 1
-            deadline, earliest, other = NEVER, -1, False
-            waited: set[int] = set()
-            plain: dict[int, int] = {}
-            swaps: list[int] = []
-            j, rest = base, window
-            while calls[j] <= deadline:
-                if not rest & 1:
-                    need, put = needs[j], puts[j]
-                    if put < 0 and (need == value or (need < ANY and need != -2 - value)):
-                        window |= 1 << j - base
-                    else:
-                        if returns[j] < deadline:
-                            deadline, earliest = returns[j], j
-                        if need >= 0:
-                            waited.add(need)  # a legal cas, too: see 3
-                            if need == value and put >= 0:
-                                swaps.append(j)
-                        elif need < ANY:
-                            other = True
-                        elif put not in plain or returns[j] < returns[plain[put]]:
-                            plain[put] = j
-                rest >>= 1
-                j += 1
-            if window & 1:
-                base, window = shift(base, window)
-            if base > self.deepest:
-                self.deepest, self.deepest_path = base, path
-                if base == self.count:
-                    self.solution, self.nodes = path, self.nodes + nodes
-                    return True
-            if earliest < hide and not other and self._unseen(earliest, waited, j):
-                window |= 1 << earliest - base
-                path = (path, ~earliest)
+        """Take what seems best in state after state, and keep the others for later; True: done."""
+        calls, ends, needs, puts = self.calls, self.returns, self.needs, self.puts
+        reads, keep, pending = self.reads, self._stack.append, self.pending_by_put
+        called, waiting, value, used, hide, path = state
+        choice = -1
+        for nodes in range(LONGEST_TURN):
+            deadline, first, absent, finders = NEVER, -1, -2 - value, 0
+            before, waiting = waiting, []
+            for j in before:
+                need = reads[j]
+                if need != value and (need >= ANY or need == absent) and j != choice:
+                    waiting.append(j)
+                    if need != ANY:
+                        finders += 1
+                    if ends[j] < deadline:
+                        deadline, first = ends[j], j
+            while calls[called] <= deadline:
+                need = reads[called]
+                if need != value and (need >= ANY or need == absent):
+                    waiting.append(called)
+                    if need != ANY:
+                        finders += 1
+                    if ends[called] < deadline:
+                        deadline, first = ends[called], called
+                called += 1
+            if first < 0:
+                self.solution, self.nodes = path, self.nodes + nodes + 1
+                return True
+            choice = self._best(first, called, waiting, value, hide)
+            state = called, waiting, value, used, hide, path
+            if choice is None or (called <= self.known and self._seen(state)):
+                after = self._branch(state, None)
+                if after is None:
+                    self.nodes += nodes + 1
+                    return False
+                called, waiting, value, used, hide, path = after
+                choice = -1
                 continue
-            # Pending operations matter only for a waited value that no candidate write makes.
-            simple = not swaps and earliest >= hide
-            if simple and some_pending and (waited or other):
-                unmade = waited - plain.keys()
-                simple = not (other or waited & self.pending_swaps or unmade & self.pending_writes)
-            one = swaps[0] if len(swaps) == 1 and not plain and not some_pending else -2
-            if simple:
-                one = -1
-                for put, k in plain.items():
-                    if k == earliest or put in waited or (other and put != value):
-                        one = k if one == -1 else -2
-            if one >= 0:
-                window |= 1 << one - base
-                hide = j if needs[one] == ANY else hide
-                value, path = puts[one], (path, one)
+            need = needs[first]
+            if first < hide or (
+                finders
+                and (
+                    finders > 1
+                    or need == ANY
+                    or need in pending
+                    or (puts[first] >= 0 and len(waiting) > 1)
+                )
+            ):
+                keep((state, choice))
+            path = (path, choice)
+            if choice < 0:
+                choice = first
                 continue
-            if one == -1:
-                break
-            scan = (deadline, j, waited, other, plain, swaps, earliest)
-            after = self._branch((base, window, value, used, hide, path), scan)
-            if after is None:
-                break
-            base, window, value, used, hide, path = after
-        else:
-            self._stack.append((base, window, value, used, hide, path))
-        self.nodes += nodes
+            value = puts[choice]
+            if needs[choice] == ANY:
+                hide = called
+        state = called, [j for j in waiting if j != choice], value, used, hide, path
+        keep((state, None))
+        self.nodes += LONGEST_TURN
+        return False
+
+    def _best(
+        self, first: int, called: int, waiting: list[int], value: int, hide: int
+    ) -> int | None:
+        """The most promising choice, as in a path: `first`, or what lets it come next.
+
+        None: there is none among the completed operations, or it takes more than one of them.
+        """
+        needs, puts = self.needs, self.puts
+        need, put = needs[first], puts[first]
+        if need == ANY:
+            hidden, best = first < hide, first
+            for j in waiting:
+                if needs[j] == value:
+                    best = j  # a cas, before its value is gone
+                elif needs[j] == put:
+                    hidden = False
+            if not hidden:
+                return best
+            for need in needs[called : called + SHORT_LOOK_AHEAD]:
+                if need == value:
+                    break
+                if need == put:
+                    return best
+            return ~first
+        if need == value:
+            return first
+        found, end, ends = None, NEVER, self.returns
+        for j in waiting:
+            if puts[j] == need and ends[j] < end and (needs[j] == ANY or needs[j] == value):
+                found, end = j, ends[j]
+        return found
+
+    def _seen(self, state: State) -> bool:
+        """Another state that can do all that this one can do was looked at before."""
+        called, waiting, value, used, hide, _ = state
+        for more, reach in self.memory.get((called, value, tuple(waiting)), ()):
+            if more & used == more and reach >= hide:
+                return True
         return False
 
     def _unseen(self, write: int, waited: set[int], beyond: int) -> bool:
@@ -221,91 +271,115 @@ class RegisterSearch:
                 between = returns[j]
         return beyond + MAX_LOOK_AHEAD >= self.count
 
-    def _branch(self, state: State, scan: Scan) -> State | None:
+    def _branch(self, state: State, tried: int | None) -> State | None:
         """The state to go on with; the others go on the stack. None: all was tried before."""
-        found = self._children(state, scan)
-        if not found:
+        called, waiting, value, used, hide, path = state
+        first = min(waiting, key=self.returns.__getitem__)
+        self._in_vain += 1
+        if self.returns[first] > self.deepest:
+            self.deepest, self.deepest_path, self._in_vain = self.returns[first], path, 1
+            self.stuck_on = first
+        found = self._children(state, first, tried)
+        if not found or self._seen(state):
             return None
-        if len(found) > 1:
-            base, window, value, used, hide, _ = state
-            # A state that used fewer pending operations and may hide more can do all of this.
-            seen = self.memory.setdefault((base, window, value), [])
-            for more, reach in seen:
-                if more & used == more and reach >= hide:
-                    return None
-            seen.append((used, hide))
+        if len(found) > 1 or tried is not None:
+            self.memory.setdefault((called, value, tuple(waiting)), []).append((used, hide))
             self.remembered += 1
+            self.known = max(self.known, called)
         after = found.pop()
-        self._stack += found
+        self._stack += [(child, None) for child in found]
         return after
 
-    def _children(self, state: State, scan: Scan) -> list[State]:
-        """The states to try, the most promising last."""
-        base, window, value, used, hide, path = state
-        _, beyond, waited, other, plain, swaps, earliest = scan
-        needs, puts = self.needs, self.puts
+    def _children(self, state: State, first: int, tried: int | None) -> list[State]:
+        """The states to try, but for the choice that was tried, the most promising last."""
+        called, waiting, value, used, hide, path = state
+        needs, puts, returns = self.needs, self.puts, self.returns
+        waited: set[int] = set()
+        other = False
+        plain: dict[int, int] = {}  # value -> the write of it with the earliest deadline
+        swaps: dict[int, int] = {}  # the same, of legal cas
+        for j in waiting:
+            need, put = needs[j], puts[j]
+            group = plain
+            if need != ANY:
+                if need >= 0:
+                    waited.add(need)  # by a legal cas, too: see 3
+                else:
+                    other = True
+                if need != value:
+                    continue
+                group = swaps
+            if put not in group or returns[j] < returns[group[put]]:
+                group[put] = j
+        hidden = needs[first] == ANY and first < hide
+        if hidden and not other and self._unseen(first, waited, called):
+            plain.clear()
+            swaps.clear()
+            waited.clear()
+        chosen = [j for j in swaps.values() if j != tried]
         found: list[State] = []
-        chosen = swaps if len(swaps) < 2 else _distinct(swaps, puts, self.returns)
-        may_go = value in plain or self._may_overwrite(base, window, value, beyond, swaps)
         wanted = waited
         if self.pending and (waited or other):
-            found, wanted = self._pending(state, scan, may_go)
-        if may_go and plain:
-            urgent = puts[earliest] if needs[earliest] == ANY else -1
-            chosen = chosen + [
-                j
-                for put, j in plain.items()
-                if put == urgent or put in wanted or (other and put != value)
-            ]
+            found, wanted = self._pending(state, waited, other, plain, swaps)
+        urgent = puts[first] if needs[first] == ANY else -1
+        writes = [
+            j
+            for put, j in plain.items()
+            if j != tried and (put == urgent or put in wanted or (other and put != value))
+        ]
+        if writes and (value in plain or self._may_overwrite(called, waiting, value, swaps)):
+            chosen += writes
         if len(chosen) > 1:
-            chosen.sort(key=self.returns.__getitem__, reverse=True)
+            chosen.sort(key=returns.__getitem__, reverse=True)
         for j in chosen:
-            bits = window | 1 << j - base
-            at, bits = shift(base, bits) if bits & 1 else (base, bits)
-            reach = beyond if needs[j] == ANY else hide
-            found.append((at, bits, puts[j], used, reach, (path, j)))
-        if earliest < hide and needs[earliest] == ANY:
-            at, bits = shift(base, window | 1 << earliest - base)
-            found.append((at, bits, value, used, hide, (path, ~earliest)))
+            rest = [k for k in waiting if k != j]
+            reach = called if needs[j] == ANY else hide
+            found.append((called, rest, puts[j], used, reach, (path, j)))
+        if hidden and tried != ~first:
+            rest = [k for k in waiting if k != first]
+            found.append((called, rest, value, used, hide, (path, ~first)))
         return found
 
     def _may_overwrite(
-        self, base: int, window: int, value: int, beyond: int, swaps: list[int]
+        self, called: int, waiting: list[int], value: int, swaps: dict[int, int]
     ) -> bool:
         """No observer of the current value still to come would be left without a write of it."""
-        if value in self.pending_by_put:
+        calls, returns, needs, puts = self.calls, self.returns, self.needs, self.puts
+        if value in self.pending_by_put or any(puts[j] == value for j in waiting):
             return True
-        if not self.observers and not self.writers:
-            self._index()
-        observers = self.observers.get(value)
-        if not observers or (observers[-1] < beyond and not swaps):
-            return True
-        # Operations from `beyond` on are all untaken; before it, only a legal cas observes.
-        limit = NEVER
-        if observers[-1] >= beyond:
-            limit = self.returns[observers[bisect_left(observers, beyond)]]
-        for j in swaps:
-            limit = min(limit, self.returns[j])
-        writers = self.writers.get(value, [])
-        for j in writers[bisect_left(writers, base) :]:
-            if j >= beyond:
-                return self.calls[j] <= limit
-            if not window >> j - base & 1:
+        # Of the operations called before, only a legal cas observes this value.
+        limit = min((returns[j] for j in swaps.values()), default=NEVER)
+        for j in range(called, min(called + MAX_LOOK_AHEAD, self.count)):
+            if calls[j] > limit:
+                return False
+            if puts[j] == value:
                 return True
-        return False
+            if needs[j] == value and returns[j] < limit:
+                limit = returns[j]
+        return limit == NEVER or called + MAX_LOOK_AHEAD < self.count
 
-    def _pending(self, state: State, scan: Scan, may_go: bool) -> tuple[list[State], set[int]]:
+    def _pending(
+        self,
+        state: State,
+        waited: set[int],
+        other: bool,
+        plain: dict[int, int],
+        swaps: dict[int, int],
+    ) -> tuple[list[State], set[int]]:
         """Pending operations whose value is waited for, and all values waited for because of them.
 
         A pending cas whose value is wanted wants its own source in turn.
         """
-        base, window, value, used, hide, path = state
-        deadline, beyond, waited, other, plain, _, _ = scan
+        called, waiting, value, used, hide, path = state
+        found: list[State] = []
         wanted = set(waited)
         if other:
             wanted |= self.pending_by_put.keys() - {value}
-        found: list[State] = []
-        queue = list(wanted)
+        queue = [put for put in wanted if put in self.pending_by_put]
+        if not queue:
+            return found, wanted
+        deadline = min([self.returns[j] for j in waiting])
+        may_go: bool | None = None
         while queue:
             put = queue.pop()
             for need, group in self.pending_by_put.get(put, _NONE).items():
@@ -316,78 +390,22 @@ class RegisterSearch:
                     continue
                 if call > deadline:
                     continue
-                if need >= 0 and need not in wanted:
+                reach = hide
+                if need == ANY:
+                    if put in plain:
+                        continue
+                    if may_go is None:
+                        may_go = self._may_overwrite(called, waiting, value, swaps)
+                    if not may_go:
+                        continue
+                    reach = called
+                elif need != value:
+                    if need not in wanted:
+                        wanted.add(need)
+                        queue.append(need)
+                    continue
+                elif need not in wanted:
                     wanted.add(need)
                     queue.append(need)
-                if need == value or (need == ANY and may_go and put not in plain):
-                    reach = beyond if need == ANY else hide
-                    after = (path, self.count + p)
-                    found.append((base, window, put, used | 1 << p, reach, after))
+                found.append((called, waiting, put, used | 1 << p, reach, (path, self.count + p)))
         return found, wanted
-
-
-def _distinct(swaps: list[int], puts: Sequence[int], returns: Sequence[int]) -> list[int]:
-    """Of legal cas with one target only the one with the earliest deadline."""
-    best: dict[int, int] = {}
-    for j in swaps:
-        put = puts[j]
-        if put not in best or returns[j] < returns[best[put]]:
-            best[put] = j
-    return list(best.values())
-
-
-def shift(base: int, window: int) -> tuple[int, int]:
-    """Move taken operations at the front of the window into the prefix."""
-    if window & 1:
-        taken = ((window + 1) & ~window).bit_length() - 1
-        return base + taken, window >> taken
-    return base, window
-
-
-def order(search: RegisterSearch, path: Path) -> list[Op]:
-    """The operations of a path in their order, with the reads and hidden writes put in.
-
-    The path holds the choices only; the reads between them follow from the values.
-    """
-    choices: list[int] = []
-    while path is not None:
-        path, what = path
-        choices.append(what)
-    choices.reverse()
-    taken: set[int] = set()
-    result: list[Op] = []
-    value, first, last_plain = 0, 0, 0
-
-    def settle() -> None:
-        """Take the reads that are legal now, as the search did."""
-        nonlocal first
-        while first in taken:
-            first += 1
-        j, deadline = first, NEVER
-        while search.calls[j] <= deadline:
-            if j not in taken:
-                need, put = search.needs[j], search.puts[j]
-                if put < 0 and (need == value or (need < ANY and need != -2 - value)):
-                    taken.add(j)
-                    result.append(search.ops[j])
-                else:
-                    deadline = min(deadline, search.returns[j])
-            j += 1
-
-    for what in choices:
-        settle()
-        if what < 0:
-            taken.add(~what)
-            result.insert(last_plain, search.ops[~what])
-            last_plain += 1
-            continue
-        if what < search.count:
-            taken.add(what)
-            need, value, op = search.needs[what], search.puts[what], search.ops[what]
-        else:
-            _, need, value, op = search.pending[what - search.count]
-        if need == ANY:
-            last_plain = len(result)
-        result.append(op)
-    settle()
-    return result

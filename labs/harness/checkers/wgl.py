@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 from labs.harness.checkers.models import Model
-from labs.harness.checkers.register_search import Path, shift
+from labs.harness.checkers.register_search import Path
 from labs.harness.checkers.zones import NEVER
 from labs.harness.history import Op
 
@@ -177,3 +177,11 @@ class Search:
             path, j = path
             taken.append(self.ops[j] if j < self.count else self.pending[j - self.count])
         return taken[::-1]
+
+
+def shift(base: int, window: int) -> tuple[int, int]:
+    """Move taken operations at the front of the window into the prefix."""
+    if window & 1:
+        taken = ((window + 1) & ~window).bit_length() - 1
+        return base + taken, window >> taken
+    return base, window
