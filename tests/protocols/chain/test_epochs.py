@@ -17,6 +17,7 @@ from services.protocols.chain.messages import (
     Configuration,
     Forward,
     MasterEntry,
+    MasterRecord,
     MasterSnapshot,
     Report,
 )
@@ -223,7 +224,7 @@ def test_a_snapshot_keeps_what_is_needed_beside_it() -> None:
 
 def test_a_torn_write_of_the_masters_snapshot_costs_nothing() -> None:
     """It was written, what came behind it was not: all that it does not cover is still there."""
-    kept = [HardState(3, "n1"), *(MasterEntry(i, 2, b"") for i in (1, 2, 3))]
+    kept: list[MasterRecord] = [HardState(3, "n1"), *(MasterEntry(i, 2, b"") for i in (1, 2, 3))]
     snapshot = MasterSnapshot(2, 2, b"state")
 
     assert unwrap([*kept, snapshot]) == [
