@@ -69,7 +69,7 @@ clean: ## remove runs, bytecode and what a killed run left behind
 test: $(VENV)/.test ## the whole test suite
 	@$(VENV)/bin/python -m pytest
 
-sim: $(VENV)/.test ## seeded simulation of a core, or of the service [PROTOCOL=raft|paxos|causal|primary_backup|quorum|data_types|gossip|multi_leader|viewstamped|zab] [SERVICE=kv] [RUNS=10000] [SEED=0]
+sim: $(VENV)/.test ## seeded simulation of a core, or of the service [PROTOCOL=raft|paxos|causal|primary_backup|quorum|data_types|gossip|multi_leader|viewstamped|zab|chain] [SERVICE=kv] [RUNS=10000] [SEED=0]
 	@if test -n "$(SERVICE)"; \
 	then $(VENV)/bin/python -m tests.simulation.service --service $(SERVICE) --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),1000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); \
 	else $(VENV)/bin/python -m tests.simulation --protocol $(or $(PROTOCOL),raft) --runs $(or $(RUNS),10000) --seed $(or $(SEED),0) --bug $(or $(BUG),none); fi

@@ -224,11 +224,14 @@ class Driver(CoreDriver):
     # ------------------------------------------------------------------ telling
 
     def _traceparents(self, message: Any) -> list[str]:
-        """Of the client requests whose entries this message carries, as far as they began here."""
+        """Of the client requests whose entries this message carries, as far as they began here;
+        if none did, they are passed on (along a chain), with what has just come."""
         entries = getattr(message, "entries", None)
         if not entries or not self._telemetry.enabled:
             return []
-        return self._proposals.traceparents(entries)
+        return self._proposals.traceparents(entries) or [
+            traceparent for _, arrived, _ in self._arrived for traceparent in arrived
+        ]
 
     def status(self) -> dict[str, Any]:
         return {

@@ -84,8 +84,10 @@ class NodeConfig(ServiceConfig):
 
 
 _shipped = choice(
-    *("raft", "paxos", "viewstamped", "zab", "primary_backup"),  # a log, and one who orders it
-    *("quorum", "gossip", "multi_leader", "causal"),  # a replica takes writes by itself
+    # a log, and one who orders it
+    *("raft", "paxos", "viewstamped", "zab", "chain", "primary_backup"),
+    # a replica takes writes by itself
+    *("quorum", "gossip", "multi_leader", "causal"),
 )
 
 

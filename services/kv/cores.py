@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from services.chassis.config import ConfigError
 from services.chassis.node import Chance
 from services.chassis.node_config import NodeConfig
-from services.protocols import paxos, primary_backup, raft, viewstamped, zab
+from services.protocols import chain, paxos, primary_backup, raft, viewstamped, zab
 from services.protocols.core import Core
 
 NONCE_BITS = 52
@@ -67,6 +67,7 @@ PROTOCOLS = {
         viewstamped.Viewstamped, _viewstamped, viewstamped.MESSAGES, viewstamped.RECORDS
     ),
     "zab": Protocol(zab.Zab, _nothing, zab.MESSAGES, zab.RECORDS),
+    "chain": Protocol(chain.Chain, _nothing, chain.MESSAGES, chain.RECORDS),
 }
 
 

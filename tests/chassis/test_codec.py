@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from services.chassis.codec import Codec, CodecError
-from services.protocols import paxos, primary_backup, raft, viewstamped, zab
+from services.protocols import chain, paxos, primary_backup, raft, viewstamped, zab
 from services.protocols.core import Entry, Snapshot
 
 SEED = 20260101
@@ -58,7 +58,7 @@ def test_batch(codec: Codec) -> None:
     assert codec.decode_batch(codec.encode_batch(records)) == records
 
 
-@pytest.mark.parametrize("protocol", [raft, paxos, primary_backup, viewstamped, zab])
+@pytest.mark.parametrize("protocol", [raft, paxos, primary_backup, viewstamped, zab, chain])
 def test_protocols(protocol: Any) -> None:
     """Every message and record type of the protocols can be decoded by name."""
     Codec(protocol.MESSAGES)

@@ -17,8 +17,8 @@ from services.chassis.node_config import load_node
 from services.kv import make_node
 from tests.services.faces import ask
 
-# The protocols that elect a leader and promise linearizability: one set of tests for all.
-CONSENSUS = ("raft", "paxos", "viewstamped", "zab")
+# The protocols that have a leader and promise linearizability: one set of tests for all.
+CONSENSUS = ("raft", "paxos", "viewstamped", "zab", "chain")
 
 
 async def until(condition: Callable[[], Any], within_s: float = 15.0) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.causal import CausalRun
+from tests.simulation.chain import ChainRun
 from tests.simulation.cluster import Trace, Violation
 from tests.simulation.data_types import DataRun
 from tests.simulation.gossip import GossipRun
@@ -21,6 +22,7 @@ from tests.simulation.raft import RaftRun
 from tests.simulation.viewstamped import ViewstampedRun
 from tests.simulation.zab import ZabRun
 from tests.simulation.zoo import causal as causal_zoo
+from tests.simulation.zoo import chain as chain_zoo
 from tests.simulation.zoo import data_types as data_types_zoo
 from tests.simulation.zoo import gossip as gossip_zoo
 from tests.simulation.zoo import multi_leader as multi_leader_zoo
@@ -46,6 +48,7 @@ PROTOCOLS: dict[str, Any] = {
     "gossip": GossipRun,
     "viewstamped": ViewstampedRun,
     "zab": ZabRun,
+    "chain": ChainRun,
 }
 _ZOOS: dict[str, Any] = {
     "raft": raft_zoo,
@@ -58,6 +61,7 @@ _ZOOS: dict[str, Any] = {
     "causal": causal_zoo,
     "viewstamped": viewstamped_zoo,
     "zab": zab_zoo,
+    "chain": chain_zoo,
 }
 # By protocol: the planted bugs, and the absence of one.
 ZOO: dict[str, dict[str, Bug]] = {
@@ -100,6 +104,12 @@ INVARIANTS = (
     "local primary order",
     "global primary order",
     "primary integrity",
+    # Chain replication's (§3 of the paper), and what a change of the chain must keep
+    "one chain in an epoch",
+    "update propagation",
+    "inprocess requests",
+    "acknowledged means every member",
+    "what is acknowledged survives into every later chain",
     # Of a store without a leader
     "a dot names one write",
     "nothing is forgotten that was not replaced",

@@ -25,7 +25,7 @@ from labs.harness.bench.processes import BenchError
 from labs.harness.swarm.plan import CLIENTS, ELECTED_WITHIN_S, FAST_MS, KEYS, Operation, Plan, draw
 from labs.harness.swarm.run import simulate
 
-PROTOCOLS = ("raft", "paxos", "zab", "viewstamped", "primary_backup")
+PROTOCOLS = ("raft", "paxos", "zab", "viewstamped", "chain", "primary_backup")
 NODES, RATE_PER_S, FOR_S = 3, 200, 4.0
 
 

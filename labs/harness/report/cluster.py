@@ -8,7 +8,7 @@ from labs.harness.lab.verdict import FaultRecord
 from labs.harness.report.data import Stay, VariantRun
 from labs.harness.report.payload import nodes_of
 
-LEADING = ("leader", "primary", "distinguished", "leading", "holder")
+LEADING = ("leader", "primary", "head", "distinguished", "leading", "holder")
 WANTING = ("candidate", "pre-candidate", "looking", "view-change")
 
 

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 STATUS_WITHIN_S = 0.5
-LEADING_ROLES = frozenset({"leader", "primary"})
+LEADING_ROLES = frozenset({"leader", "primary", "head"})
 
 
 def leads(status: Mapping[str, Any]) -> bool:
