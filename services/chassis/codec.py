@@ -92,8 +92,7 @@ class Codec:
         if len(raw.bodies) > FRAME_MESSAGES_MAX:
             raise CodecError(f"{len(raw.bodies)} messages in a frame, limit {FRAME_MESSAGES_MAX}")
         traces = raw.traceparents.split(",")[:FRAME_TRACES_MAX] if raw.traceparents else []
-        messages = [self._decode(name, body) for name, body in raw.bodies]
-        return Frame(raw.src, traces, messages, raw.number)
+        return Frame(raw.src, traces, self._decode_all(raw.bodies), raw.number)
 
     def encode_batch(self, records: Iterable[Any]) -> bytes:
         """Records that are written, and recovered, together."""
@@ -105,13 +104,17 @@ class Codec:
             bodies = self._batches.decode(data)
         except _UNDECODABLE as exc:
             raise CodecError(f"not a batch of records: {exc}") from exc
-        return [self._decode(name, body) for name, body in bodies]
+        return self._decode_all(bodies)
 
-    def _decode(self, name: str, body: msgspec.Raw) -> Any:
-        decoder = self._decoders.get(name)
-        if decoder is None:
-            raise CodecError(f"unknown type {name[:100]!r}; known: {', '.join(self._decoders)}")
+    def _decode_all(self, bodies: Iterable[tuple[str, msgspec.Raw]]) -> list[Any]:
+        decoded, name = [], ""
         try:
-            return decoder.decode(body)
+            for name, body in bodies:
+                decoder = self._decoders.get(name)
+                if decoder is None:
+                    known = ", ".join(self._decoders)
+                    raise CodecError(f"unknown type {name[:100]!r}; known: {known}")
+                decoded.append(decoder.decode(body))
         except _UNDECODABLE as exc:
             raise CodecError(f"not a {name}: {exc}") from exc
+        return decoded

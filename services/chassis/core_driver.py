@@ -164,6 +164,7 @@ class CoreDriver(ABC):
         self._tick_handle = self._loop.call_later(max(0.0, left_s) / self._clock.rate, self._tick)
 
     def _tick(self) -> None:
+        self._tick_handle = None  # it has run
         self._advance_ticks()
         if self._running:
             self._schedule_tick()

@@ -163,9 +163,11 @@ class Driver(CoreDriver):
             self._storage.append(ready.persist)
             self._metrics.synchronize.observe(self._clock.true_monotonic() - started)
 
-        for message in ready.messages[ready.early :]:
+        late = ready.messages[ready.early :]
+        for message in late:
             self._transport.send(message, self._traceparents(message))
-        self._transport.flush()
+        if late:
+            self._transport.flush()
 
         if ready.restore is not None:
             self._restore(ready.restore)

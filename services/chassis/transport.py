@@ -49,6 +49,7 @@ STALL_S = 1.0  # well above the round trip of any delay a lab injects and still 
 DEAD_S = 15.0
 CONNECT_S = 5.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.010, 0.200  # capped low: a lab waits for it after each heal
+_ENDS = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
 SEND_BUFFER_BYTES = 256 << 10  # the kernel's part of what a stalled link may hold
 
 
@@ -374,8 +375,11 @@ class Transport:
         return ws
 
     async def _receive(self, ws: web.WebSocketResponse, src: str) -> None:
-        async for message in ws:
+        while True:  # `async for` takes another call for each frame
+            message = await ws.receive()
             if message.type is not WSMsgType.BINARY:
+                if message.type in _ENDS:
+                    return
                 continue
             try:
                 frame = self._codec.decode_frame(message.data)

@@ -12,6 +12,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from labs.harness.testbed.simulation.pipe import FIN, PIPE_BYTES, RST, Pipe, Segment
+from labs.harness.testbed.simulation.scheduler import Handle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ class End(asyncio.Transport):
         self.inbox_bytes = 0
         self.writing_paused = False
         self._protocol: Any = None
+        # One for all times: it waits for its turn at most once.
+        self._delivery = Handle(self._deliver, (), loop, loop.context)
         self._scheduled = False  # a `_deliver` is on its way
         self._reading = True
         self._closing = self._ended = self._wrote_end = False
@@ -70,7 +73,7 @@ class End(asyncio.Transport):
     def _schedule(self) -> None:
         if self.inbox and self._reading and not self._scheduled and self._protocol is not None:
             self._scheduled = True
-            self.loop.call_soon(self._deliver, context=self.loop.context)
+            self.loop.run_soon(self._delivery)
 
     def _deliver(self) -> None:
         self._scheduled = False
