@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import Core, Entry, NodeId, Ready
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
 from services.protocols.paxos.acceptor import Acceptor
 from services.protocols.paxos.messages import (
     Accepted,
@@ -121,14 +121,25 @@ class Paxos(Scout, Acceptor, Replica, Reads):
         if self.role is Role.LEADER:
             early = self._propose_early()
             self.ask_for_reads()
+        if not (
+            self._messages
+            or self._records
+            or self._promise_changed
+            or self._snapshot_changed
+            or self._restore
+            or self.slots.decided != self.applied_index
+            or self._reads
+            or self._events
+        ):
+            return NOTHING  # after most ticks
         ready = Ready(
-            persist=self._take_records(),
-            messages=self._messages,
-            early=early,
-            restore=self._restore,
-            committed=self._take_committed(),
-            reads=self._reads,
-            events=self._events,
+            self._take_records(),
+            self._messages,
+            early,
+            self._restore,
+            self._take_committed(),
+            self._reads,
+            self._events,
         )
         self._messages, self._pending_p2b, self._restore = [], None, None
         self._reads, self._events = [], []

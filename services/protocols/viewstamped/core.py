@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import Core, Entry, NodeId, Ready
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
 from services.protocols.viewstamped.backup import Backup
 from services.protocols.viewstamped.messages import (
     Commit,
@@ -156,14 +156,24 @@ class Viewstamped(Reads, ViewChange, Backup, StateTransfer, Recovering):
         if self.leading:
             early = self._prepare_early()
             self.ask_for_reads()
+        if not (
+            self._messages
+            or self._unpersisted
+            or self._snapshot_changed
+            or self._restore
+            or self.commit_number != self.applied_index
+            or self._reads
+            or self._events
+        ):
+            return NOTHING  # after most ticks
         ready = Ready(
-            persist=self._take_records(),
-            messages=self._messages,
-            early=early,
-            restore=self._restore,
-            committed=self._take_committed(),
-            reads=self._reads,
-            events=self._events,
+            self._take_records(),
+            self._messages,
+            early,
+            self._restore,
+            self._take_committed(),
+            self._reads,
+            self._events,
         )
         self._messages, self._pending_ok, self._restore = [], None, None
         self._reads, self._events = [], []

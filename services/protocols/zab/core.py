@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import Core, Entry, NodeId, Ready
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
 from services.protocols.zab.election import Election
 from services.protocols.zab.follower import Follower
 from services.protocols.zab.learner import Stage
@@ -127,14 +127,25 @@ class Zab(Reads, Synchronisation, Follower, Election):
             early = self._replicate_early()
             self.tell_commits()
             self.ask_for_reads()
+        if not (
+            self._messages
+            or self._records
+            or self._epochs_changed
+            or self._snapshot_changed
+            or self._restore
+            or self.commit_index != self.applied_index
+            or self._reads
+            or self._events
+        ):
+            return NOTHING  # after most ticks
         ready = Ready(
-            persist=self._take_records(),
-            messages=self._messages,
-            early=early,
-            restore=self._restore,
-            committed=self._take_committed(),
-            reads=self._reads,
-            events=self._events,
+            self._take_records(),
+            self._messages,
+            early,
+            self._restore,
+            self._take_committed(),
+            self._reads,
+            self._events,
         )
         self._messages, self._pending_ack, self._restore = [], None, None
         self._reads, self._events = [], []
@@ -151,6 +162,9 @@ class Zab(Reads, Synchronisation, Follower, Election):
         """
         others, self._messages = self._messages, []
         self.replicate()
+        if not self._messages:
+            self._messages = others
+            return 0
         held_back = self._epochs_changed or self._snapshot_changed
         early = 0 if held_back else sum(type(m) is Propose for m in self._messages)
         self._messages.sort(key=lambda message: type(message) is not Propose)
