@@ -132,12 +132,15 @@ class Simulation:
         """Let things happen until `done()`. Raises Stuck."""
         ready = self._ready
         current: VirtualLoop | None = None
+        steps, limit = self.steps, self._steps_limit  # of this function until time moves
         collects = gc.isenabled()
         gc.disable()
         try:
             while not done():
                 if not ready:
+                    self.steps = steps
                     self._advance()
+                    limit = self._steps_limit
                     continue
                 handle = ready.popleft()
                 if handle._cancelled:
@@ -150,8 +153,8 @@ class Simulation:
                 if loop is not current:
                     events._set_running_loop(loop)
                     current = loop
-                self.steps += 1
-                if self.steps > self._steps_limit:
+                steps += 1
+                if steps > limit:
                     raise Stuck(f"{STEPS_AT_AN_INSTANT_MAX} steps and no time has passed")
                 try:
                     handle._context.run(handle._callback, *handle._args)
@@ -166,6 +169,7 @@ class Simulation:
                 if loop.stalled_ns:
                     loop.block_for_stall()
         finally:
+            self.steps = steps
             events._set_running_loop(None)
             if collects:
                 gc.enable()
