@@ -20,7 +20,7 @@ from tests.labs.test_cli import ROOT
 pytestmark = pytest.mark.slow
 
 REPLAYED = ("history.jsonl", "events.jsonl", "faults.jsonl")
-NEEDS = "import aiohttp, httptools, msgspec, prometheus_client, rich, structlog, tenacity, typer"
+NEEDS = "import aiohttp, msgspec, prometheus_client, rich, structlog, tenacity, typer"
 
 
 def run_lab(python: str = sys.executable, **settings: str) -> tuple[str, Path, int]:
