@@ -2,8 +2,9 @@
 
 Claim.    Both deliver again what was not acknowledged, keep the order of a key, outlive their own
           crash with a backlog, and put poison aside. Kafka can be read again; RabbitMQ routes.
-Method.   The same load and consumers on both: kill a consumer at work; pause all until a backlog
-          stands; kill and start the brokers meanwhile; go on. Then read what each still has.
+Method.   The same load and consumers on both: kill a consumer at work; when others have its share,
+          pause these until a backlog stands; kill and start the brokers; let all of them go on.
+          Then read what each still has.
 Control.  The same consumers acknowledge before they process: a crash loses what was under way.
           They are groups of their own, and get the same messages from the same brokers.
 """
@@ -61,12 +62,16 @@ async def scenario(stage: Stage) -> None:
                    for found in workers.values() for nodes in found.values()]
         await groups.at_work(stage, victims)
         async with stage.fault(stage.nemesis.kill(victims), f"killed: {' '.join(victims)}"):
-            await groups.owned(stage, [each for each in kafka if each not in victims])
+            left = {broker: {group: [each for each in nodes if each not in victims]
+                             for group, nodes in found.items()}
+                    for broker, found in workers.items()}
+            await groups.owned(stage, [each for nodes in left["kafka"].values() for each in nodes])
+            await backlog(stage, load, left, senders)
         await groups.owned(stage, kafka)
-        await backlog(stage, load, workers, senders)
     poison = {broker: await send_poison(stage.cluster, "c1", f"{broker}-p", POISON)
               for broker in brokers}
-    last = {group: poison[broker][1] for broker, found in workers.items() for group in found}
+    last = {group: poison[broker][1] for broker, found in workers.items() if broker == "rabbitmq"
+            for group in found}
     await groups.drained(stage, workers["kafka"], last)
     await judge(stage, load, poison)
 

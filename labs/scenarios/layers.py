@@ -1,6 +1,6 @@
 """The part of lab-traffic about who takes which share of a spike: cache, read replicas, a queue.
 
-A store of three nodes, each good for 13 reads a second, and a worker good for 20 orders, whatever
+A store of three nodes, each good for 13 reads a second, and a worker good for 25 orders, whatever
 the machine. The same spike comes through all layers; at the read replicas without the cache; at one
 such node alone, and at a worker that is asked to do each order at once. The last three are each
 other's strangers, and so come at the same time.
@@ -33,7 +33,7 @@ DEADLINE_MS = 800  # of a caller
 KV = {"KV_PROTOCOL": "raft", "KV_READ_SLOTS": "1", "KV_READ_MS": "75", "KV_ELECTION_TICKS": "50"}
 CACHE = {"CACHE_STORE_READ": "local", "CACHE_TTL_MS": "60000", "CACHE_EARLY_BETA": "0",
          "CACHE_ENGINE_TIMEOUT_MS": "2000"}  # fmt: skip
-WORK = {"CONSUMER_CONCURRENCY": "1", "CONSUMER_SERVICE_TIME_MS": "50", "CONSUMER_BATCH": "1"}
+WORK = {"CONSUMER_CONCURRENCY": "1", "CONSUMER_SERVICE_TIME_MS": "40", "CONSUMER_BATCH": "1"}
 NODES = (
     *(NodeSpec(each, "kv", KV, tuple(other for other in STORE if other != each)) for each in STORE),
     NodeSpec(ALONE, "kv", KV, ()),
@@ -41,7 +41,7 @@ NODES = (
     NodeSpec("cache", "cache", CACHE, ("readers", "redis")),
     *groups.producers(("orders",), WORK, ("kafka", "redis")),
     *groups.consumers({"work": WORK}, 1, ("kafka", "redis")),
-    NodeSpec("worker", "web", {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "50"}, ()),
+    NodeSpec("worker", "web", {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "40"}, ()),
 )
 
 

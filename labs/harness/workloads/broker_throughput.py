@@ -19,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-
 
 from labs.harness.testbed.cluster import Cluster
 
-MESSAGES = {"kafka": 4_000, "rabbitmq": 1_000}  # what takes each about half a second to get in
+MESSAGES = {"kafka": 2_000, "rabbitmq": 500}  # what gets into each in a quarter of a second
 BODY = b"x" * 100
 IN_FLIGHT = 500
 WITHIN_S = 30.0
