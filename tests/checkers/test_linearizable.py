@@ -12,6 +12,8 @@ import pytest
 from labs.harness.checkers import check_linearizable
 from labs.harness.checkers.bench_cases import simulated, spoiled
 from labs.harness.checkers.greedy import hard
+from labs.harness.checkers.register_refute import refuted
+from labs.harness.checkers.registers import by_search, split
 from labs.harness.checkers.result import freeze
 from labs.harness.checkers.zone_pass import undecided
 from labs.harness.history import History, Op
@@ -70,6 +72,39 @@ def test_agrees_with_brute_force(unique: bool) -> None:
         if result.counterexample is not None:
             assert len(result.counterexample.ops) <= 6, command
             assert result.counterexample.sentences, command
+
+
+@pytest.mark.parametrize("few", [0, 200], ids=["from a stretch", "from one operation"])
+def test_a_search_is_refuted_only_where_brute_force_confirms(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is proven from a few operations where a search is stuck holds for the whole history."""
+    monkeypatch.setattr("labs.harness.checkers.register_search.PATIENCE", 0)
+    monkeypatch.setattr("labs.harness.checkers.register_refute.FEW", few)
+    monkeypatch.setattr("labs.harness.checkers.register_refute.BEFORE", 0)
+    proven = 0
+    for seed in range(FIRST_SEED, FIRST_SEED + RUNS // 2):
+        history = random_register(Random(seed))
+        truth = linearizable(history.ops)
+        for ops in split(history.ops).values():
+            search = by_search(ops, None)
+            while search.run(1000) is None:
+                patience = search.patience
+                for span in range(1, 10):
+                    search.patience = 2 * span
+                    false = refuted(search)
+                    assert not (false and truth), f"CHECKER_SEED={seed}, {span=}"
+                    proven += false
+                search.patience = patience
+    assert proven > RUNS // 20
+
+
+def test_a_violation_is_proven_where_it_is() -> None:
+    """The search does not go back through all that came before: 32 506 states without the proof."""
+    result = check_linearizable(spoiled(simulated(2_000, clients=10, values=5)))
+
+    assert result.valid is False
+    assert result.stats["nodes"] < 2_000
 
 
 @pytest.mark.usefixtures("every_pass")

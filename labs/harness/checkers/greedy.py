@@ -143,7 +143,8 @@ def _kept(key: _Register, now: int) -> bool:
         # f of what is kept is at least s of what is gone.
         sealed = [s for _, f, s in (*others, (None, key.f, key.s)) if f < now]
         latest = max(sealed, default=BEFORE_ALL)
-        key.others = others = [block for block in others if block[1] >= latest or block[2] == latest]
+        kept = [block for block in others if block[1] >= latest or block[2] == latest]
+        key.others = others = kept
     others.append((key.value, key.f, key.s))
     key.most = max(key.most, key.f, key.s)
     return len(others) <= MOST_OPEN

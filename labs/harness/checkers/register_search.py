@@ -177,9 +177,9 @@ class RegisterSearch:
             if first < 0:
                 self.solution, self.nodes = path, self.nodes + nodes + 1
                 return True
-            choice = self._best(first, called, waiting, value, hide)
+            best = self._best(first, called, waiting, value, hide)
             state = called, waiting, value, used, hide, path
-            if choice is None or (called <= self.known and self._seen(state)):
+            if best is None or (called <= self.known and self._seen(state)):
                 after = self._branch(state, None)
                 if after is None:
                     self.nodes += nodes + 1
@@ -187,6 +187,7 @@ class RegisterSearch:
                 called, waiting, value, used, hide, path = after
                 choice = -1
                 continue
+            choice = best
             need = needs[first]
             if first < hide or (
                 finders

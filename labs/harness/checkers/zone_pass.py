@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import compress, pairwise
-from operator import attrgetter, lt
+from itertools import pairwise
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from labs.harness.checkers.result import PLAIN
@@ -42,6 +42,8 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
     latest = BEFORE_ALL
     name: Key = None
     first, last = _NOTHING, _NOTHING  # of that key
+    hot = len(ops) >= LARGE  # there is one key only, with many operations
+    forward: set[Any] = set()  # then: the values whose zone is forward
     for op in ops:  # this loop is most of the time of a check
         invoked = op.invoke_ns
         if invoked < latest:  # not in the order of the calls, on which s relies
@@ -54,13 +56,18 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
             name = op.key
             if name not in keys:
                 keys[name] = {initial: BEFORE_ALL}, {initial: BEFORE_ALL}
+                hot = hot and len(keys) == 1
             first, last = keys[name]
         try:
             if op.f == "read":
                 value = op.output
-                if op.return_ns < first[value]:  # type: ignore[operator]
-                    first[value] = op.return_ns  # type: ignore[assignment]
+                f = first[value]
                 last[value] = invoked
+                if f < invoked:
+                    if hot:
+                        forward.add(value)
+                elif op.return_ns < f:  # type: ignore[operator]
+                    first[value] = op.return_ns  # type: ignore[assignment]
                 if value is not True and value is not False:
                     continue  # Python takes them for 1 and 0
             elif op.f == "write":
@@ -88,32 +95,36 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
     _settle(keys, rest, waiting, left)
     for key, (first, last) in keys.items():
         if key not in left:
-            hot = len(keys) == 1 and len(ops) >= LARGE
-            if _clash(key, ops, first, last) if hot else sweep([*first.values()], [*last.values()]):
+            if hot:
+                clash = _clash(key, ops, first, last, forward)
+            else:
+                clash = sweep([*first.values()], [*last.values()]) is not None
+            if clash:
                 left.add(key)
     return left, len(keys.keys() - left)
 
 
-def _clash(key: Key, ops: Sequence[Op], first: Values, last: Values) -> bool:
+def _clash(key: Key, ops: Sequence[Op], first: Values, last: Values, forward: set[Any]) -> bool:
     """Two zones of the only key that must each stand before the other: the same as `sweep`.
 
     Of a hot key few zones are forward, so to sort all of them is most of a sweep. The others that
     lie inside a forward zone have a call in it, and the operations are in order of their calls.
     """
-    zones = zip(first.values(), last.values(), strict=True)
-    forward = sorted(compress(zones, map(lt, first.values(), last.values())))
-    if any(f < s for (_, s), (f, _) in pairwise(forward)):
+    zones = sorted([(first[value], last[value], value) for value in forward], key=itemgetter(0))
+    if any(f < s for (_, s, _), (f, _, _) in pairwise(zones)):
         return True
     call = attrgetter("invoke_ns")
-    for f, s in forward:
+    for f, s, inside in zones:
         begin = bisect_right(ops, f, key=call)
-        for op in ops[begin : bisect_left(ops, s, begin, key=call)]:
-            value = op.value if op.f == "write" else op.output
-            # Another key may have operations, too, that were never answered.
-            if op.key != key or op.type == "fail" or value not in first:
-                continue
-            other_f, other_s = first[value], last[value]
-            if other_f < s and f < other_s and (other_f, other_s) != (f, s):
+        called = ops[begin : bisect_left(ops, s, begin, key=call)]
+        # Another key may have operations, too, that were never answered.
+        values = {
+            op.value if op.f == "write" else op.output
+            for op in called
+            if op.key == key and op.type != "fail"
+        }
+        for value in values:
+            if value in first and first[value] < s and f < last[value] and value != inside:
                 return True
     return False
 
