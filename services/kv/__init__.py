@@ -37,7 +37,7 @@ class Leaderless(NamedTuple):
 
 LEADERLESS = {
     "quorum": Leaderless(quorum, leaderless.make_driver, data_types.add_faces),
-    "gossip": Leaderless(gossip, leaderless.make_driver, leaderless.add_faces),
+    "gossip": Leaderless(gossip, leaderless.make_driver, data_types.add_faces),
     "multi_leader": Leaderless(
         multi_leader_protocol, multi_leader.make_driver, multi_leader.add_faces
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.services.cluster import Cluster, connected, until
+from tests.services.cluster import Cluster, connected, leaderless, until
 
 
 def _status(cluster: Cluster, node: str) -> dict[str, Any]:
@@ -57,3 +57,29 @@ async def test_who_was_away_is_found_out_and_told_when_it_is_back(tmp_path: Path
         await connected(made)
     finally:
         await made.close()
+
+
+async def test_data_types_merge_whatever_the_rumours_bring(tmp_path: Path) -> None:
+    """Where the last write of a plain value wins: two counts of one counter add up, an increment
+    that is repeated at another node counts once, and an add that a removal has not seen stays."""
+    async with leaderless(tmp_path, "gossip", conflicts="last-write-wins") as made:
+        named = {"headers": {"Idempotency-Key": "k"}}
+        for node, how in (("n1", {}), ("n2", {}), ("n2", named), ("n3", named)):
+            status, _, _ = await made.request(
+                "POST", "/counters/likes", node, json={"increment": 2}, **how
+            )
+            assert status == 200
+        await made.request("POST", "/sets/cart", "n1", json={"add": "milk"})
+        await made.request("POST", "/sets/cart", "n1", json={"remove": "milk"})
+        await made.request("POST", "/sets/cart", "n2", json={"add": "milk"})
+
+        def settled() -> bool:
+            all_of_them = [_status(made, node) for node in made.nodes]
+            return len({each["digest"] for each in all_of_them}) == 1 and not any(
+                each["hot"] for each in all_of_them
+            )
+
+        await until(settled)
+        for node in made.nodes:
+            assert (await made.request("GET", "/counters/likes", node))[1]["value"] == 6
+            assert (await made.request("GET", "/sets/cart", node))[1]["value"] == ["milk"]

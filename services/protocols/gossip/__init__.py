@@ -39,6 +39,9 @@ Three mechanisms, each of which needs the next:
 A write is acknowledged by one disk (R = W = 1): available at every node that lives, and stale
 everywhere else until the rumour comes. If that disk is lost first, so is the write.
 
+Beside plain values it keeps data types (`quorum/data.py`), which merge by themselves: neither a
+rumour that comes twice nor one that overtakes another makes any difference to them.
+
 Departures from the papers: membership is by configuration, so a faulty member is still known, and
 now and then pinged, for a partition that has healed must be noticed by somebody; faulty is
 therefore not for ever but loses to a greater incarnation (as in HashiCorp's memberlist). Every ping

@@ -19,9 +19,10 @@ from services.protocols.gossip.messages import (
 from services.protocols.gossip.rumours import RumourMill, Spread, Stop
 from services.protocols.leaderless import Disk, Ready, new_disk
 from services.protocols.quorum.core import Conflicts, Reply
+from services.protocols.quorum.data import Update
 from services.protocols.quorum.messages import Stored
 from services.protocols.quorum.synchronisation import Synchronisation
-from services.protocols.quorum.versions import Siblings, latest, merge, put
+from services.protocols.quorum.versions import Siblings, latest, merge, put, update
 
 
 class Gossip:
@@ -123,6 +124,25 @@ class Gossip:
         # A clock that lags must not make this node's second write lose to its first.
         stamp = max([stamp, *(version.stamp + 1 for version in state.versions)])
         self.learn(key, put(state, self.disk, value, stamp, context), "write")
+        self._out.replies.append(Reply(request, True, self.state(key), 1))
+
+    def update(
+        self,
+        request: int,
+        key: str,
+        what: Update,
+        *,
+        quorum: int | None = None,
+        known: Siblings | None = None,
+    ) -> None:
+        """Update a data type here; as `Quorum.update` with W = 1. Raises data.Refused.
+
+        What is told of it is its whole state, which merges wherever it comes, in whatever order and
+        however often: just what a rumour and anti-entropy ask for.
+        """
+        if known is not None:
+            self.store(key, known)
+        self.learn(key, update(self.state(key), self.disk, what), "write")
         self._out.replies.append(Reply(request, True, self.state(key), 1))
 
     def read(self, request: int, key: str, *, quorum: int | None = None) -> None:

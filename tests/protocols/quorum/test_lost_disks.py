@@ -113,11 +113,12 @@ def test_what_a_late_message_brings_back_is_not_taken_for_the_new_write() -> Non
     assert [sorted(made.values(node)) for node in made.cores] == [[b"after", b"before"]] * 3
 
 
-def test_a_counter_loses_no_increment_after_the_loss() -> None:
+@pytest.mark.parametrize("make", [quorum, gossip])
+def test_a_counter_loses_no_increment_after_the_loss(make: Any) -> None:
     """Its entry of a counter is a disk's: n1 added 5, then on a new disk 3; 8 in all."""
-    made, key = Replicas(quorum), key_for("counter", "likes")
+    made, key = Replicas(make), key_for("counter", "likes")
     made.cores["n1"].update(1, key, Increment(5))
-    made.settle()
+    made.tick(100)
     made.wipe("n1")
     made.cores["n1"].update(2, key, Increment(3))
     made.settle()
@@ -127,11 +128,12 @@ def test_a_counter_loses_no_increment_after_the_loss() -> None:
         assert core.state(key).data.counter.value == 8
 
 
-def test_two_elements_of_a_sequence_never_share_an_identifier() -> None:
+@pytest.mark.parametrize("make", [quorum, gossip])
+def test_two_elements_of_a_sequence_never_share_an_identifier(make: Any) -> None:
     """n1 inserts "a"; on a new disk, which knows of no element, it inserts "b"."""
-    made, key = Replicas(quorum), key_for("sequence", "text")
+    made, key = Replicas(make), key_for("sequence", "text")
     made.cores["n1"].update(1, key, Insert(b'"a"'))
-    made.settle()
+    made.tick(100)
     made.wipe("n1")
     made.cores["n1"].update(2, key, Insert(b'"b"'))
     made.settle()
