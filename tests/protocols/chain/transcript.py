@@ -96,16 +96,13 @@ class ChainInterpreter(Interpreter):
 
     def _send(self, messages: list[Any]) -> None:
         for message in messages:
-            start = len(self.trace)
-            if isinstance(message, raft.MESSAGES):
-                if (message.src, message.dst) not in self.cuts:
-                    self.in_flight.append(deepcopy(message))
-                del self.trace[start:]
-            else:
+            if type(message) not in raft.MESSAGES:
                 super()._send([message])
+            elif (message.src, message.dst) not in self.cuts:
+                self.in_flight.append(deepcopy(message))
 
     def receive(self, message: Any) -> None:
-        if not isinstance(message, raft.MESSAGES):
+        if type(message) not in raft.MESSAGES:
             super().receive(message)
             return
         node = self.node(message.dst)
