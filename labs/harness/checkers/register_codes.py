@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labs.harness.checkers.result import PLAIN, freeze
+from labs.harness.checkers.zones import NEVER
 from labs.harness.history import Op
 
 INITIAL = 0
@@ -36,13 +37,17 @@ class Codes(dict[Any, int]):
 
 def encode(
     completed: Sequence[Op], pending: Sequence[Op], initial: Any
-) -> tuple[list[int], list[int], list[Waiting]]:
-    """`need` and `put` of the completed operations on small integers; the initial value is 0."""
+) -> tuple[list[int], list[int], list[int], list[Waiting]]:
+    """`need` and `put` of the completed operations on small integers; the initial value is 0.
+
+    In between: the needs of those that may be taken as soon as it is there (for a cas `NEVER`).
+    """
     codes = Codes()
     code = codes.of
     code(initial)
     needs: list[int] = []
     puts: list[int] = []
+    swaps: list[int] = []
     for op in completed:
         f = op.f
         if f == "read":
@@ -58,12 +63,19 @@ def encode(
             puts.append(codes[None])
         elif op.type == "ok":
             old, new = op.value
+            swaps.append(len(needs))
             needs.append(codes[old] if type(old) in PLAIN else code(old))
             puts.append(codes[new] if type(new) in PLAIN else code(new))
         else:
-            known = "current" in op.extra
-            needs.append(code(op.extra["current"]) if known else -2 - code(op.value[0]))
             puts.append(SAME)
+            if "current" in op.extra:
+                needs.append(code(op.extra["current"]))
+            else:
+                old = op.value[0]
+                needs.append(-2 - (codes[old] if type(old) in PLAIN else code(old)))
+    reads = needs.copy()
+    for j in swaps:
+        reads[j] = NEVER
     waiting: list[Waiting] = []
     for op in pending:
         if op.f == "cas":
@@ -71,4 +83,4 @@ def encode(
         elif op.f != "read":
             value = op.value if op.f == "write" else None
             waiting.append((op.invoke_ns, ANY, code(value), op))
-    return needs, puts, waiting
+    return needs, reads, puts, waiting

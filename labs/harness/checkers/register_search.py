@@ -76,12 +76,7 @@ class RegisterSearch:
         self.calls: list[int] = [op.invoke_ns for op in self.ops]
         self.calls.append(NEVER + 1)
         self.returns: list[int] = [op.return_ns for op in self.ops]  # type: ignore[misc]
-        self.needs, self.puts, self.pending = encode(self.ops, pending, initial)
-        # What the operations need that may be taken as soon as it is there. A cas is not one.
-        self.reads = [
-            need if put < 0 or need == ANY else NEVER
-            for need, put in zip(self.needs, self.puts, strict=True)
-        ]
+        self.needs, self.reads, self.puts, self.pending = encode(self.ops, pending, initial)
         # put -> need -> (call, number) of those that are alike but for their calls, in their order
         self.pending_by_put: dict[int, dict[int, list[tuple[int, int]]]] = {}
         self.pending_writes: set[int] = set()
