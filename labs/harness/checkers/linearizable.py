@@ -4,7 +4,8 @@ Linearizability is local (Herlihy & Wing 1990): a history is linearizable iff th
 key is. So keys are decided one by one, each by the cheapest that can: greedily where little
 overlaps, by zones when the written values are unique, else by the register search, and for other
 data types by the generic search of `wgl.py`. Keys that need a search run in rounds of growing
-budgets: one hopeless key must not keep another from telling its violation in a millisecond.
+budgets: one hopeless key must not keep another from telling its violation in a millisecond. A
+register search that does not get any further is looked at by `register_refute.py`.
 """
 
 from __future__ import annotations

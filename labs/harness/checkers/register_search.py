@@ -4,8 +4,8 @@ Theory of operation. The search builds a linearization from left to right. A sta
 taken, current value). An operation may come next iff no untaken completed operation returned
 before it was called. On top of Wing & Gong's search with Lowe's memory of states seen:
 
-1. *Key.* Taken operations are a prefix of the call order plus a window of bits: small integers
-   for any length of history.
+1. *State.* Of the operations called so far, in call order, only those not taken are kept: a
+   handful for any length of history.
 2. *Reads are taken at once* when the value is right: an early read constrains nothing.
 3. *Of candidate writes of one value only the one with the earliest deadline* is tried. A legal cas
    waits for a write of the value that is there: before it that write changes nothing, after it, it
@@ -19,6 +19,9 @@ before it was called. On top of Wing & Gong's search with Lowe's memory of state
 6. *Pending operations* are taken only directly before an operation that waits for their value.
 7. *A write whose deadline is next is hidden at once* if nobody can observe it: before the first
    operation that looks for its value is called, another must find another value.
+8. *One choice at a time.* Where several are possible the most promising one is taken: the one that
+   lets the operation with the next deadline come next. The others are worked out only when the
+   search comes back to that state, which for most states it never does.
 
 Why 4 is complete: let x be the next operation of some linearization to change the value, not
 waited for, not the next deadline, not a cas. Whatever follows x directly is not an observer of its
@@ -30,20 +33,16 @@ Brute force has checked all of this against every order of small histories (test
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Any
 
-from labs.harness.checkers.register_codes import ANY, encode
+from labs.harness.checkers.register_codes import ANY
+from labs.harness.checkers.register_ops import RegisterOps
 from labs.harness.checkers.zones import NEVER
 from labs.harness.history import Op
 
 LONGEST_TURN = 1_000
 """States that are gone through before the caller looks at its budget again."""
-
-MAX_LOOK_AHEAD = 64
-"""Operations to come that are looked at for an observer of a write, before it is tried in vain."""
 
 SHORT_LOOK_AHEAD = 8
 """Operations to come that are looked at for a first guess whether a write was observed."""
@@ -67,32 +66,11 @@ State = tuple[int, list[int], int, int, int, Path]
 _NONE: dict[int, list[tuple[int, int]]] = {}
 
 
-class RegisterSearch:
+class RegisterSearch(RegisterOps):
     """The search over one key; `run` may be called again to go on with a new budget."""
 
     def __init__(self, completed: Sequence[Op], pending: Sequence[Op], initial: Any = None) -> None:
-        self.ops = sorted(completed, key=attrgetter("invoke_ns"))
-        self.count = len(self.ops)
-        self.calls: list[int] = [op.invoke_ns for op in self.ops]
-        self.calls.append(NEVER + 1)
-        self.returns: list[int] = [op.return_ns for op in self.ops]  # type: ignore[misc]
-        self.needs, self.reads, self.puts, self.pending = encode(self.ops, pending, initial)
-        # put -> need -> (call, number) of those that are alike but for their calls, in their order
-        self.pending_by_put: dict[int, dict[int, list[tuple[int, int]]]] = {}
-        self.pending_writes: set[int] = set()
-        self.pending_swaps: set[int] = set()
-        self.pending_sources: set[int] = set()
-        for p, (call, need, put, _) in enumerate(self.pending):
-            if need == ANY:
-                self.pending_writes.add(put)
-            else:
-                self.pending_swaps.add(put)
-                self.pending_sources.add(need)
-            alike = self.pending_by_put.setdefault(put, {})
-            if need in alike:
-                insort(alike[need], (call, p))
-            else:
-                alike[need] = [(call, p)]
+        super().__init__(completed, pending, initial)
         self.memory: dict[tuple[int, int, tuple[int, ...]], list[tuple[int, int]]] = {}
         self.remembered = 0
         self.known = -1  # of all states in memory the most operations called
@@ -246,27 +224,6 @@ class RegisterSearch:
                 return True
         return False
 
-    def _unseen(self, write: int, waited: set[int], beyond: int) -> bool:
-        """Nobody can observe a plain write that has to come before `beyond` is called.
-
-        Between it and the first observer of its value another operation must find another value.
-        So of all orders with this write some have it hidden.
-        """
-        value = self.puts[write]
-        if self.needs[write] != ANY or value in waited or value in self.pending_sources:
-            return False
-        calls, returns, needs = self.calls, self.returns, self.needs
-        between = NEVER
-        for j in range(beyond, min(beyond + MAX_LOOK_AHEAD, self.count)):
-            if calls[j] > between:
-                return True
-            need = needs[j]
-            if need == value or (need < ANY and need != -2 - value):
-                return False
-            if need >= 0 and returns[j] < between:
-                between = returns[j]
-        return beyond + MAX_LOOK_AHEAD >= self.count
-
     def _branch(self, state: State, tried: int | None) -> State | None:
         """The state to go on with; the others go on the stack. None: all was tried before."""
         called, waiting, value, used, hide, path = state
@@ -308,7 +265,7 @@ class RegisterSearch:
             if put not in group or returns[j] < returns[group[put]]:
                 group[put] = j
         hidden = needs[first] == ANY and first < hide
-        if hidden and not other and self._unseen(first, waited, called):
+        if hidden and not other and self.unseen(first, waited, called):
             plain.clear()
             swaps.clear()
             waited.clear()
@@ -323,7 +280,7 @@ class RegisterSearch:
             for put, j in plain.items()
             if j != tried and (put == urgent or put in wanted or (other and put != value))
         ]
-        if writes and (value in plain or self._may_overwrite(called, waiting, value, swaps)):
+        if writes and (value in plain or self.may_overwrite(called, waiting, value, swaps)):
             chosen += writes
         if len(chosen) > 1:
             chosen.sort(key=returns.__getitem__, reverse=True)
@@ -335,24 +292,6 @@ class RegisterSearch:
             rest = [k for k in waiting if k != first]
             found.append((called, rest, value, used, hide, (path, ~first)))
         return found
-
-    def _may_overwrite(
-        self, called: int, waiting: list[int], value: int, swaps: dict[int, int]
-    ) -> bool:
-        """No observer of the current value still to come would be left without a write of it."""
-        calls, returns, needs, puts = self.calls, self.returns, self.needs, self.puts
-        if value in self.pending_by_put or any(puts[j] == value for j in waiting):
-            return True
-        # Of the operations called before, only a legal cas observes this value.
-        limit = min((returns[j] for j in swaps.values()), default=NEVER)
-        for j in range(called, min(called + MAX_LOOK_AHEAD, self.count)):
-            if calls[j] > limit:
-                return False
-            if puts[j] == value:
-                return True
-            if needs[j] == value and returns[j] < limit:
-                limit = returns[j]
-        return limit == NEVER or called + MAX_LOOK_AHEAD < self.count
 
     def _pending(
         self,
@@ -391,7 +330,7 @@ class RegisterSearch:
                     if put in plain:
                         continue
                     if may_go is None:
-                        may_go = self._may_overwrite(called, waiting, value, swaps)
+                        may_go = self.may_overwrite(called, waiting, value, swaps)
                     if not may_go:
                         continue
                     reach = called
