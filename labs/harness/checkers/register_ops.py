@@ -27,15 +27,8 @@ class RegisterOps:
         self.needs, self.reads, self.puts, self.pending = encode(self.ops, pending, initial)
         # put -> need -> (call, number) of those that are alike but for their calls, in their order
         self.pending_by_put: dict[int, dict[int, list[tuple[int, int]]]] = {}
-        self.pending_writes: set[int] = set()
-        self.pending_swaps: set[int] = set()
-        self.pending_sources: set[int] = set()
+        self.pending_sources = {need for _, need, _, _ in self.pending if need != ANY}
         for p, (call, need, put, _) in enumerate(self.pending):
-            if need == ANY:
-                self.pending_writes.add(put)
-            else:
-                self.pending_swaps.add(put)
-                self.pending_sources.add(need)
             alike = self.pending_by_put.setdefault(put, {})
             if need in alike:
                 insort(alike[need], (call, p))
