@@ -314,7 +314,7 @@ async def test_faces(one: Cluster) -> None:
     assert {*named.split(), "state_digest"} <= status.keys()
     assert {"wall_ms", "monotonic_ms", "offset_ms", "rate"} == status["clock"].keys()
     assert (status["node"], status["leader"]) == ("n1", "n1")
-    assert status["role"] in ("leader", "primary")  # as the protocol calls it
+    assert status["role"] in ("leader", "primary", "head")  # as the protocol calls it
 
     await one.request("GET", "/kv/absent")
     url = f"http://{one.addresses['n1']}/metrics"
