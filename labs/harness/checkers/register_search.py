@@ -150,6 +150,9 @@ class RegisterSearch(RegisterOps):
             if first < 0:
                 self.solution, self.nodes = path, self.nodes + nodes + 1
                 return True
+            if not finders and first >= hide:  # nothing but writes, and this one has to come now
+                path, value, hide, choice = (path, first), puts[first], called, first
+                continue
             best = self._best(first, called, waiting, value, hide)
             state = called, waiting, value, used, hide, path
             if best is None or (called <= self.known and self._seen(state)):
@@ -162,14 +165,13 @@ class RegisterSearch(RegisterOps):
                 continue
             choice = best
             need = needs[first]
-            if first < hide or (
-                finders
-                and (
-                    finders > 1
-                    or need == ANY
-                    or need in pending
-                    or (puts[first] >= 0 and len(waiting) > 1)
-                )
+            # Else there is no other choice.
+            if (
+                first < hide
+                or finders > 1
+                or need == ANY
+                or need in pending
+                or (puts[first] >= 0 and len(waiting) > 1)
             ):
                 keep((state, choice))
             path = (path, choice)
