@@ -40,8 +40,8 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
     rest: list[Op] = []
     left: set[Key] = set()
     latest = BEFORE_ALL
-    name: Key = None
-    first, last = _NOTHING, _NOTHING  # of that key
+    name: Any = _NOTHING
+    first, last = _NOTHING, _NOTHING  # of the key of that name
     hot = len(ops) >= LARGE  # there is one key only, with many operations
     forward: set[Any] = set()  # then: the values whose zone is forward
     for op in ops:  # this loop is most of the time of a check
@@ -52,7 +52,7 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
         if op.type != "ok":
             rest.append(op)
             continue
-        if op.key != name or first is _NOTHING:
+        if op.key != name:
             name = op.key
             if name not in keys:
                 keys[name] = {initial: BEFORE_ALL}, {initial: BEFORE_ALL}
@@ -72,7 +72,8 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
                     continue  # Python takes them for 1 and 0
             elif op.f == "write":
                 value = op.value
-                if type(value) not in PLAIN:
+                kind = type(value)
+                if kind is not int and kind not in PLAIN:
                     pass
                 elif value not in first:
                     first[value], last[value] = op.return_ns, invoked  # type: ignore[assignment]
