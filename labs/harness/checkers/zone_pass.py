@@ -32,9 +32,8 @@ LARGE = 10_000
 
 def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
     """The keys that this pass could not prove linearizable, and how many it did."""
-    everything = {op.key for op in ops} if type(initial) not in PLAIN else None
-    if everything is not None:
-        return everything, 0
+    if type(initial) not in PLAIN:
+        return {op.key for op in ops}, 0
     keys: dict[Key, tuple[Values, Values]] = {}  # f and s of each value (see zones.py)
     waiting: set[tuple[Key, Any]] = set()  # read, and their write was not called yet
     rest: list[Op] = []
@@ -95,13 +94,10 @@ def undecided(ops: Sequence[Op], initial: Any) -> tuple[set[Key], int]:
             return {op.key for op in ops}, 0
     _settle(keys, rest, waiting, left)
     for key, (first, last) in keys.items():
-        if key not in left:
-            if hot:
-                clash = _clash(key, ops, first, last, forward)
-            else:
-                clash = sweep([*first.values()], [*last.values()]) is not None
-            if clash:
-                left.add(key)
+        if key in left:
+            continue
+        if _clash(key, ops, first, last, forward) if hot else _swept(first, last):
+            left.add(key)
     return left, len(keys.keys() - left)
 
 
@@ -128,6 +124,10 @@ def _clash(key: Key, ops: Sequence[Op], first: Values, last: Values, forward: se
             if value in first and first[value] < s and f < last[value] and value != inside:
                 return True
     return False
+
+
+def _swept(first: Values, last: Values) -> bool:
+    return sweep([*first.values()], [*last.values()]) is not None
 
 
 def _settle(
