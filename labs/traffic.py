@@ -34,7 +34,7 @@ SPIKE_S, SETTLING_S = 1.4, 0.8  # goodput is measured once lines have had the ti
 
 
 async def scenario(stage: Stage) -> None:
-    await stage.cluster.ready(within_s=60)
+    await stage.cluster.ready(within_s=120)
     await spike(stage, await parts.autoscaler(stage))
     if stage.result.expected == "holds":  # the control is one of admission, not of policies
         await together(parts.compare_policies(stage), layers.shares(stage))
