@@ -4,8 +4,8 @@ Claim.    Rumours bring a write to every node in a time that grows with log n, n
           or a write has missed is mended by read repair (what is read), by hinted handoff (what was
           written while a node was away) and by anti-entropy (everything, a lost disk too). How
           stale reads are can be predicted from the one-way delays alone (PBS).
-Method.   Follow writes through 5, 10 and 25 gossiping nodes. Then, with one repair at a time, cut
-          off a replica, wipe another, heal, read half. Then read at a distance, after each write.
+Method.   Follow writes through 5, 10 and 25 gossiping nodes. Then, with one repair at a time, wipe
+          a replica, cut off another, heal, read half. Then read at a distance, after each write.
 Control.  No repair at all: when all has come to rest, the replicas differ, and always will.
 """
 
