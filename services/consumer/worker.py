@@ -28,7 +28,7 @@ from services.protocols.delivery import (
 )
 
 POLL_S = 0.2
-CONNECT_WAIT_MAX_S = 1.0
+CONNECT_WAIT_MAX_S = 0.5  # of several consumers the last is what a group waits for
 Tell = Callable[[Record, Outcome, float], None]
 
 
