@@ -205,7 +205,7 @@ class CoreDriver(ABC):
         try:
             for _ in range(ROUNDS_MAX):
                 ready = self.core.ready()
-                if not ready:
+                if ready is protocol.NOTHING or not ready:
                     break
                 self._carry_out(ready)
             else:

@@ -178,11 +178,13 @@ class Driver(CoreDriver):
                 fail(future, reply)
             elif not future.done():
                 future.set_result(reply)
-        self._answer_reads(ready.reads)
+        if ready.reads or ready.committed or ready.restore is not None:
+            self._answer_reads(ready.reads)
 
         for event in ready.events:
             self._telemetry.emit({"event": event.name, "kind": "protocol", **event.fields})
-        self._compact_if_due()
+        if ready.committed or ready.persist:
+            self._compact_if_due()
 
     def _restore(self, snapshot: protocol.Snapshot) -> None:
         self._state_machine.restore(snapshot.data)

@@ -100,7 +100,8 @@ class Link:
         if len(body) > FRAME_BYTES_MAX // 2:
             self._counts.dropped["too_large"] += 1
             return
-        self._queue.append(_Queued(self._loop.time(), name, body, traceparents, _term_of(message)))
+        term = _term_of(message) if self._telemetry and self._telemetry.enabled else None
+        self._queue.append(_Queued(self._loop.time(), name, body, traceparents, term))
         self.queued_bytes += len(body)
         while len(self._queue) > QUEUE_MESSAGES_MAX or (
             self.queued_bytes > QUEUE_BYTES_MAX and len(self._queue) > 1
@@ -390,7 +391,7 @@ class Transport:
                 self._log.warning("malformed frame; link closed", peer=src, error=str(exc)[:300])
                 await ws.close(code=aiohttp.WSCloseCode.INVALID_TEXT)
                 return
-            if self._telemetry is not None:
+            if self._telemetry is not None and self._telemetry.enabled:
                 self._telemetry.frame_received(src, frame.number)
             self._on_frame(frame)
 

@@ -40,6 +40,7 @@ class End(asyncio.Transport):
         self._protocol: Any = None
         # One for all times: it waits for its turn at most once.
         self._delivery = Handle(self._deliver, (), loop, loop.context)
+        self._run_soon = loop.simulation.ready
         self._scheduled = False  # a `_deliver` is on its way
         self._reading = True
         self._closing = self._ended = self._wrote_end = False
@@ -67,13 +68,14 @@ class End(asyncio.Transport):
         self.inbox.append(segment)
         if type(segment) is bytes:
             self.inbox_bytes += len(segment)
-        if not self._scheduled:
-            self._schedule()
+        if not self._scheduled and self._reading and self._protocol is not None:
+            self._scheduled = True
+            self._run_soon(self._delivery)
 
     def _schedule(self) -> None:
         if self.inbox and self._reading and not self._scheduled and self._protocol is not None:
             self._scheduled = True
-            self.loop.run_soon(self._delivery)
+            self._run_soon(self._delivery)
 
     def _deliver(self) -> None:
         self._scheduled = False

@@ -101,11 +101,6 @@ class VirtualLoop(_Base):  # type: ignore[misc] # see above
             self._ready(handle)
         return handle
 
-    def run_soon(self, handle: Handle) -> None:
-        """`call_soon` of what was made before."""
-        if not self.dead:
-            self._ready(handle)
-
     call_soon_threadsafe = call_soon  # there are no other threads; signal handlers run in this one
 
     def call_later(
