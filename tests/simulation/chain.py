@@ -299,7 +299,9 @@ class ChainRun(Run[Outcome]):
         self.limits = Limits(
             entries_per_message=random.choice((1, 1, 3, 64)),
             bytes_per_message=random.choice((12, 100_000)),
-            snapshot_chunk_bytes=random.choice((7, 20, 1_000)),
+            # Writes wait for whom the chain had to take in: with chunks of a few bytes, one after
+            # the other, longer than there is time to heal.
+            snapshot_chunk_bytes=random.choice((40, 200, 1_000)),
             kept_entries=random.choice((0, 3, 20)),
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),

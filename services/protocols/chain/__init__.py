@@ -80,6 +80,8 @@ What it costs
 - One server that fails stops all writes until it is excluded (with a majority protocol only a
   leader does): an election timeout, and one more if the master went with it, for a new one gives
   everybody a timeout to answer.
+- A chain that has to be filled up keeps its writes waiting for whole state transfers, one after the
+  other down the chain, even if somebody lacks less: the master does not know who lacks how much.
 - A read asks a majority, as ReadIndex does in Raft. In the paper it is local to the tail: that is
   sound only where whoever is excluded is known to have stopped, or clocks are trusted. There is no
   lease here: a read that asks for one is served like any other. But any member serves it.
