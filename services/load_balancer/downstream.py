@@ -269,7 +269,10 @@ class Downstream(asyncio.Protocol):
             self._head_since = now  # a part of the next one is here already
             self.reading_changed()
         else:
-            self._timer.set(now + self._proxy.times.keepalive_s)
+            timer, when = self._timer, now + self._proxy.times.keepalive_s
+            timer.when = when
+            if when < timer.armed_for:
+                timer.set(when)
             if self._reading_paused:
                 self.reading_changed()
 

@@ -55,7 +55,8 @@ _USUAL = frozenset(
 )
 
 # Visible ASCII without '#': a fragment is never sent.
-_OF_TARGETS = bytes(each for each in range(ord("!"), ord("~") + 1) if each != ord("#"))
+_OF_TARGETS = re.compile(rb"[!\"$-~]+")
+_ORIGIN_FORM = re.compile(rb"/[!\"$-~]*")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]*)([/?].*)?", re.DOTALL)
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _DEADLINE = re.compile(rb"[0-9]{1,5}")
@@ -112,16 +113,17 @@ class RequestHead:
 
 
 class ResponseHead:
-    """An answer that may be passed on. `reusable`: the backend keeps the connection."""
+    """An answer that may be passed on. `reusable`: the backend keeps the connection; `length_line`:
+    how long the body is, if a line says so."""
 
-    __slots__ = ("fields", "framing", "length", "reusable", "status")
+    __slots__ = ("fields", "framing", "length_line", "reusable", "status")
 
     def __init__(self, status: int, reusable: bool) -> None:
         self.status = status
         self.reusable = reusable
         self.fields = b""
         self.framing = _NONE
-        self.length = 0
+        self.length_line = b""
 
 
 def read_request(method: bytes, target: bytes, version: str, fields: Fields) -> RequestHead:
@@ -149,7 +151,8 @@ def read_request(method: bytes, target: bytes, version: str, fields: Fields) -> 
             continue
         lower = name.lower()
         if lower not in _SPECIAL:
-            if b"_" in lower and lower.replace(b"_", b"-") in _SPECIAL:
+            # Not `in`, which tries its operand as a number first: three times the time.
+            if lower.find(b"_") >= 0 and lower.replace(b"_", b"-") in _SPECIAL:
                 # Some backends read `Content_Length` as `Content-Length`: CGI has one name for both
                 shown = name[:50].decode("latin-1")
                 raise BadRequest(f"a field is named {shown}, with an underscore")
@@ -165,10 +168,7 @@ def read_request(method: bytes, target: bytes, version: str, fields: Fields) -> 
     head.fields = b"".join(lines)
     if len(head.fields) > HEAD_BYTES_MAX:
         raise HeadersTooLarge(f"a head may have {HEAD_BYTES_MAX} bytes")
-    if target[:1] == b"/" and not target.translate(None, _OF_TARGETS):
-        authority = None  # in origin form already
-    else:
-        authority = _origin_form(head)
+    authority = None if _ORIGIN_FORM.fullmatch(target) else _origin_form(head)
     if host is not None:
         if not _good_host(host):
             raise BadRequest("Host is a host name or address, with a port or without")
@@ -190,7 +190,7 @@ def read_request(method: bytes, target: bytes, version: str, fields: Fields) -> 
 def _origin_form(head: RequestHead) -> bytes | None:
     """Bring the target into origin form; the authority that it named, if any (RFC 9112, 3.2.2)."""
     target = head.target
-    if not target or target.translate(None, _OF_TARGETS):
+    if _OF_TARGETS.fullmatch(target) is None:
         raise BadRequest("the target holds a character that belongs percent-encoded")
     if target.startswith(b"/") or (target == b"*" and head.method == b"OPTIONS"):
         return None
@@ -330,17 +330,17 @@ def read_response(status: int, reusable: bool, fields: Fields, method: bytes) ->
         head.fields = _without(head.fields, of_connection)
     if status == 200 and len(lengths) == 1 and not codings and method != b"HEAD":
         head.framing = _LENGTH
-        head.length = _answer_length(lengths[0])
+        head.length_line = _answer_length(lengths[0])
     else:
         _response_body(head, codings, lengths, method)
     return head
 
 
 @lru_cache(maxsize=1024)
-def _answer_length(length: bytes) -> int:
+def _answer_length(length: bytes) -> bytes:
     if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
         raise BadResponse("Content-Length is no number")
-    return int(length)
+    return b"Content-Length: %d\r\n" % int(length)
 
 
 def _response_body(
@@ -351,7 +351,7 @@ def _response_body(
     if len(lengths) > 1:
         raise BadResponse("Content-Length is given twice")
     if lengths:
-        head.length = _answer_length(lengths[0])
+        head.length_line = _answer_length(lengths[0])
     if head.status < 200 or head.status in _WITHOUT_BODY or method == b"HEAD":
         if lengths and (head.status == 304 or (head.status >= 200 and method == b"HEAD")):
             # It tells how long the body would be; in 1xx and 204 it must not be (RFC 9110, 8.6).

@@ -55,7 +55,7 @@ def answer_head(
     HTTP/1.0. The other lines are whole ones."""
     more = b""
     if head.framing is _LENGTH:
-        more = b"Content-Length: %d\r\n" % head.length
+        more = head.length_line
     elif head.framing and not old:
         more = CHUNKED_LINE
     if not keep:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+NEVER = float("inf")
 EARLY_S = 0.002  # so much too early it may fire: uvloop counts in milliseconds
 
 
@@ -20,22 +21,25 @@ class Timer:
     `stop` it when its owner goes: an armed handle keeps the owner in memory.
     """
 
-    __slots__ = ("_armed_for", "_callback", "_handle", "_loop", "when")
+    __slots__ = ("_callback", "_handle", "_loop", "armed_for", "when")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
-        self._armed_for = 0.0
+        self.armed_for = NEVER
         self.when: float | None = None
 
     def set(self, when: float) -> None:
-        """Fire at `when` and at no other time."""
+        """Fire at `when` and at no other time.
+
+        Whoever does this for each request writes `when` itself, and calls this only if that is
+        before `armed_for`: half of the time goes into the call.
+        """
         self.when = when
-        if self._handle is None:
-            self._arm(when)
-        elif when < self._armed_for - EARLY_S:
-            self._handle.cancel()
+        if when < self.armed_for - EARLY_S:
+            if self._handle is not None:
+                self._handle.cancel()
             self._arm(when)
 
     def clear(self) -> None:
@@ -45,16 +49,18 @@ class Timer:
     def stop(self) -> None:
         """Let go of the event loop."""
         self.when = None
+        self.armed_for = NEVER
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _arm(self, when: float) -> None:
-        self._armed_for = when
+        self.armed_for = when
         self._handle = self._loop.call_at(when, self._fire)
 
     def _fire(self) -> None:
         self._handle = None
+        self.armed_for = NEVER
         when = self.when
         if when is None:
             return

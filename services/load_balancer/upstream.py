@@ -101,7 +101,10 @@ class Upstream(asyncio.Protocol):
             self.interims.clear()
             self.pieces.clear()
         if whole:
-            self._timer.set(now + self._times.answer_s)
+            timer, when = self._timer, now + self._times.answer_s
+            timer.when = when
+            if when < timer.armed_for:
+                timer.set(when)
         else:
             self._timer.clear()
         if not self.transport.is_closing():
@@ -153,7 +156,10 @@ class Upstream(asyncio.Protocol):
         if self._paused:
             self.resume()
         idle.append(self)
-        self._timer.set(now + times.backend_keepalive_s)
+        timer, when = self._timer, now + times.backend_keepalive_s
+        timer.when = when
+        if when < timer.armed_for:
+            timer.set(when)
 
     def close(self) -> None:
         """Hang up. Idempotent."""
