@@ -151,8 +151,13 @@ class ChainState:
 
     @property
     def synced(self) -> bool:
-        """Has this member, in this epoch, all that was acknowledged in earlier ones?"""
-        return self.in_chain and self.start is not None and self.verified >= self.start
+        """Has this member, in this epoch, all that was acknowledged so far?
+
+        In earlier epochs (`start`); and in this one, of which a member that was restarted may have
+        acknowledged all that its log has: a Forward from before, late or sent twice, says less.
+        """
+        own = self.log.last_index if self.log.last_term == self.epoch else 0
+        return self.in_chain and self.start is not None and self.verified >= max(self.start, own)
 
     def cut_off(self) -> bool:
         """Nothing is heard: neither of a master nor of the successor."""

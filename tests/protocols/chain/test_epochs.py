@@ -23,7 +23,7 @@ from services.protocols.chain.messages import (
 )
 from services.protocols.core import Busy, Entry, NotLeader, Snapshot
 from services.protocols.raft.messages import HardState, InstallSnapshot
-from tests.protocols.chain.helpers import ELECTION, HEARTBEAT, Group, of, standing
+from tests.protocols.chain.helpers import ELECTION, HEARTBEAT, Group, granted, of, standing
 
 
 def made(node: str = "n2", records: tuple[Any, ...] = (), size: int = 3) -> Chain:
@@ -110,6 +110,24 @@ def test_a_server_restarts_in_its_epoch() -> None:
     assert (n3.epoch, n3.config.chain) == (group.cores["n2"].epoch, ("n2", "n3"))
     n3.step(Forward("n2", "n3", 2, 0, 0, 0, [Entry(1, 2, b"x")], 0))
     assert n3.log.last_index == 0
+
+
+def test_a_restarted_server_reads_nothing_before_its_log_is_confirmed() -> None:
+    """It had acknowledged y, and its predecessor says again what was true before that."""
+    group = standing()
+    group.propose("n1", "x")
+    group.settle()
+    late = Forward("n1", "n2", 2, 0, 1, 2, [], 1)  # a heartbeat of now, which comes twice
+    group.propose("n1", "y")
+    group.settle()
+    assert group.applied["n1"] == ["x", "y"]
+    group.crash("n2")
+    group.start("n2")
+    group.deliver([late])
+    assert not granted(group.read("n2"))
+    group.run(2 * HEARTBEAT)
+
+    assert [(name, answer.index) for name, answer in group.reads] == [("n2", 2)]
 
 
 def test_a_head_that_nobody_hears_takes_no_updates() -> None:
