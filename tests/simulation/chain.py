@@ -352,11 +352,11 @@ class ChainRun(Run[Outcome]):
     def _converged(self) -> bool:
         """Everybody is in the same chain again, nobody joining, and has the same log."""
         cores = [_core(node) for node in self.cluster.nodes.values()]
-        last, config = cores[0].log.last_index, cores[0].config
+        last, config = cores[0].applied_index, cores[0].config
         return all(
             core.config == config
             and core.synced
-            and core.log.last_index == core.applied_index == last
+            and core.verified == core.applied_index == last  # the next write replaces what follows
             for core in cores
         ) and (len(config.chain), config.joining) == (len(cores), ())
 
@@ -373,7 +373,7 @@ class ChainRun(Run[Outcome]):
                 raise Violation(SAFETY, f"{node.name} applied not all of {len(committed)}")
             if node.machine.values != state:
                 raise Violation(ONCE, f"{node.name} holds {node.machine.values}, not {state}")
-            for index in range(core.log.offset + 1, core.log.last_index + 1):
+            for index in range(core.log.offset + 1, core.verified + 1):
                 entry, known = core.log.entry(index), committed[index - 1]
                 if (entry.term, entry.command) != (known.epoch, known.command):
                     raise Violation("log matching", f"{node.name} has {entry}, not {known}")
