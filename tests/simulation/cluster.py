@@ -242,6 +242,8 @@ class Cluster:
         self.tell(node, "starts", len(node.disk.records))
         self._observer.started(node)
         self._carry_out(node)
+        if not node.up:
+            return  # it crashed in its very first step, and does not tick
         due_ms = self.now_ms + self.random.random() * node.tick_ms
         self.after(round(due_ms) - self.now_ms, self._tick, node, node.incarnation, due_ms)
 
