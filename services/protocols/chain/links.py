@@ -66,9 +66,12 @@ class Links(ChainState):
             return
         link.heard_tick = self.ticks
         if not message.accepted:
-            if message.index >= link.match_index and link.snapshot is None:
-                link.probe(min(message.index, self.log.last_index) + 1)
-            return  # otherwise late: the logs have met since
+            # Its guess leaves out all of one epoch, also what it has said that it has: it knows no
+            # more of that after a restart. (Or it is late; then this is asked in vain.)
+            known = max(link.match_index, min(message.index, self.log.last_index))
+            if link.snapshot is None:
+                link.probe(known + 1)
+            return
         link.match_index = max(link.match_index, min(message.index, self.verified))
         if not link.met and self.log.term(link.match_index) is not None:
             link.meet()  # even while state is sent to it: then that was needed once, and is no more

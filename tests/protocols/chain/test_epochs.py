@@ -14,6 +14,7 @@ import pytest
 from services.protocols.chain import Chain, Limits
 from services.protocols.chain.master import encode, unwrap
 from services.protocols.chain.messages import (
+    Acknowledge,
     Configuration,
     Forward,
     MasterEntry,
@@ -128,6 +129,29 @@ def test_a_restarted_server_reads_nothing_before_its_log_is_confirmed() -> None:
     group.run(2 * HEARTBEAT)
 
     assert [(name, answer.index) for name, answer in group.reads] == [("n2", 2)]
+
+
+def test_who_forgot_how_far_the_logs_agree_is_reminded() -> None:
+    """It had said that it has x. When it is back, all that it can tell is that its log is another
+    one from some epoch on, and x is of that epoch, too."""
+    group = standing(limits=Limits(caught_up_entries=0))  # who is near joins, and is asked anew
+    group.propose("n1", "x")
+    group.settle()
+    group.isolate("n1")
+    group.propose("n1", "nobody else has this")
+    group.until(lambda: group.in_chain("n2", "n3"))
+    group.propose("n2", "y")
+    group.settle()
+    group.crash("n1")
+    group.disks["n1"].append(group.cores["n3"].config)
+    group.heal()
+    group.cores["n3"].step(Acknowledge("n1", "n3", group.cores["n3"].epoch, True, 1, 1))
+    group.carry_out("n3")
+    group.take()  # y on its way to n1 is lost
+    group.start("n1")
+    group.until(lambda: group.in_chain("n2", "n3", "n1"))
+
+    assert group.log("n1") == ["x", "y"]
 
 
 def test_a_head_that_nobody_hears_takes_no_updates() -> None:
