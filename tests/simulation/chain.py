@@ -18,8 +18,9 @@ from typing import Any
 
 from services.protocols.chain import Chain, Limits
 from services.protocols.chain.messages import Configuration
-from services.protocols.core import Entry, Event, Ready, Snapshot
+from services.protocols.core import Event, Ready
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
+from tests.simulation.committed import ONCE, SAFETY, Commitment, CommittedLog
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
@@ -32,28 +33,18 @@ PROPAGATION = "update propagation"
 IN_PROCESS = "inprocess requests"
 EVERY_MEMBER = "acknowledged means every member"
 SURVIVES = "what is acknowledged survives into every later chain"
-SAFETY = "state-machine safety"
-ONCE = "exactly once"
 DURABILITY = "durability"
 
 
-@dataclass(slots=True)
-class Commitment:
-    """An update that some server took for acknowledged by the tail, and the epoch it was in."""
-
-    epoch: int
-    command: bytes
-    in_epoch: int
-
-
-class ChainInvariants:
+class ChainInvariants(CommittedLog):
     """Implements `cluster.Observer`."""
 
+    word = "epoch"
+
     def __init__(self) -> None:
+        super().__init__()
         self.cluster: Cluster
         self.chains: dict[int, Configuration] = {}
-        self.entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
-        self.committed: list[Commitment] = []  # at position index - 1
         self._epochs: dict[str, int] = {}
         self.installed = 0
         self.joined = 0
@@ -66,12 +57,12 @@ class ChainInvariants:
         if core.epoch < self._epochs.get(node.name, 0):
             raise Violation(DURABILITY, f"{node.name} restarts in epoch {core.epoch}")
         self._epochs[node.name] = core.epoch
-        self._log_matching(core, node.disk.records)
+        self.log_matching(core, node.disk.records)
 
     def stepped(self, node: Node, ready: Ready) -> None:
         core = _core(node)
         if ready.persist:
-            self._log_matching(core, ready.persist)
+            self.log_matching(core, ready.persist)
         if core.epoch != self._epochs[node.name]:
             self._epochs[node.name] = core.epoch
             self._entered(core)
@@ -84,42 +75,10 @@ class ChainInvariants:
         if ready.events or self.cluster.steps % 16 == 0:
             core.check_invariants()
 
-    def applied(self, node: Node, entry: Entry) -> None:
-        known = self.committed[entry.index - 1]
-        if (known.epoch, known.command) != (entry.term, entry.command):
-            raise Violation(SAFETY, f"{node.name} applies {entry}, but {known} was committed")
-
-    def restored(self, node: Node, snapshot: Snapshot) -> None:
-        index = snapshot.last_index
-        if index > len(self.committed) or self.committed[index - 1].epoch != snapshot.last_term:
-            raise Violation(
-                SAFETY,
-                f"{node.name} restores up to {index} of epoch {snapshot.last_term}, which was not "
-                f"committed",
-            )
-        if node.machine.values != self.state_at(index):
-            raise Violation(ONCE, f"{node.name} restores another state than the log's at {index}")
-
-    def state_at(self, index: int) -> dict[str, str]:
-        machine = SessionMachine()
-        for position, known in enumerate(self.committed[:index], 1):
-            machine.apply(Entry(position, known.epoch, known.command))
-        return machine.values
-
     # ---- the properties ---------------------------------------------------------------------
 
-    def _log_matching(self, core: Chain, records: list[Any]) -> None:
-        for record in records:
-            if not isinstance(record, Entry) or core.log.term(record.index) != record.term:
-                continue  # not an entry, or one that the same step replaced again
-            seen = (record.command, core.log.term(record.index - 1))
-            known = self.entries.setdefault((record.index, record.term), seen)
-            if known != seen:
-                raise Violation(
-                    "log matching",
-                    f"{core.node} has {record} after epoch {seen[1]}, another log has {known[0]!r} "
-                    f"after epoch {known[1]} at that index and epoch",
-                )
+    def term_at(self, core: Chain, index: int) -> int | None:
+        return core.log.term(index)
 
     def _entered(self, core: Chain) -> None:
         known = self.chains.setdefault(core.epoch, core.config)
@@ -135,7 +94,7 @@ class ChainInvariants:
             return
         for index in range(max(first, log.offset, 1), len(self.committed) + 1):
             known = self.committed[index - 1]
-            if known.in_epoch < core.epoch and log.term(index) != known.epoch:
+            if known.in_term < core.epoch and log.term(index) != known.term:
                 raise Violation(
                     SURVIVES,
                     f"{core.node} is in the chain of epoch {core.epoch} with epoch "
@@ -375,7 +334,7 @@ class ChainRun(Run[Outcome]):
                 raise Violation(ONCE, f"{node.name} holds {node.machine.values}, not {state}")
             for index in range(core.log.offset + 1, core.verified + 1):
                 entry, known = core.log.entry(index), committed[index - 1]
-                if (entry.term, entry.command) != (known.epoch, known.command):
+                if (entry.term, entry.command) != (known.term, known.command):
                     raise Violation("log matching", f"{node.name} has {entry}, not {known}")
             self._check_disk(node, core)
 

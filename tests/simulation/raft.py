@@ -17,6 +17,7 @@ from typing import Any
 from services.protocols.core import Entry, Ready, Snapshot
 from services.protocols.raft import Limits, Raft, Role
 from tests.simulation.cluster import Cluster, Machine, Node, Trace, Violation
+from tests.simulation.committed import SAFETY, Commitment, CommittedLog
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import Run
 from tests.simulation.workload import Workload
@@ -25,23 +26,15 @@ from tests.simulation.zoo.bug import CORRECT, Bug
 SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 
 
-@dataclass(slots=True)
-class Commitment:
-    """An entry that some node held to be committed, and the term in which it did so first."""
-
-    term: int
-    command: bytes
-    in_term: int
-
-
-class RaftInvariants:
+class RaftInvariants(CommittedLog):
     """Implements `cluster.Observer`."""
 
+    word, machine, only_log = "term", Machine, SAFETY
+
     def __init__(self) -> None:
+        super().__init__()
         self.cluster: Cluster
         self.leaders: dict[int, str] = {}  # term → the node that led it
-        self.entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
-        self.committed: list[Commitment] = []  # at position index - 1
         self._led: dict[str, tuple[int, int, int, int]] = {}  # incarnation, term, last entry
         self._terms: dict[str, int] = {}
         self.installed = 0  # snapshots that came from a leader
@@ -54,12 +47,12 @@ class RaftInvariants:
         self._led.pop(node.name, None)
         self._terms[node.name] = raft.term
         # A crash in the middle of a write left a part of it that nobody has seen yet.
-        self._log_matching(raft, node.disk.records)
+        self.log_matching(raft, node.disk.records)
 
     def stepped(self, node: Node, ready: Ready) -> None:
         raft = _raft(node)
         if ready.persist:
-            self._log_matching(raft, ready.persist)
+            self.log_matching(raft, ready.persist)
         if raft.role is Role.LEADER:
             self._leader(node, raft, ready.persist)
         if raft.commit_index > len(self.committed):
@@ -73,48 +66,10 @@ class RaftInvariants:
         if ready.events or self.cluster.steps % 16 == 0:
             raft.check_invariants()
 
-    def applied(self, node: Node, entry: Entry) -> None:
-        known = self.committed[entry.index - 1]
-        if (known.term, known.command) != (entry.term, entry.command):
-            raise Violation(
-                "state-machine safety",
-                f"{node.name} applies {entry}, but {known} was committed there",
-            )
-
-    def restored(self, node: Node, snapshot: Snapshot) -> None:
-        index = snapshot.last_index
-        if index > len(self.committed) or self.committed[index - 1].term != snapshot.last_term:
-            raise Violation(
-                "state-machine safety",
-                f"{node.name} restores up to index {index} of term {snapshot.last_term}, which "
-                f"was not committed",
-            )
-        if node.machine.values != self.state_at(index):
-            raise Violation(
-                "state-machine safety",
-                f"{node.name} restores another state than the log's up to {index}",
-            )
-
-    def state_at(self, index: int) -> dict[str, str]:
-        machine = Machine()
-        for position, known in enumerate(self.committed[:index], 1):
-            machine.apply(Entry(position, known.term, known.command))
-        return machine.values
-
     # ---- figure 3 ---------------------------------------------------------------------------
 
-    def _log_matching(self, raft: Raft, records: list[Any]) -> None:
-        for record in records:
-            if not isinstance(record, Entry) or raft.log.term(record.index) != record.term:
-                continue  # not an entry, or one that the same step replaced again
-            seen = (record.command, raft.log.term(record.index - 1))
-            known = self.entries.setdefault((record.index, record.term), seen)
-            if known != seen:
-                raise Violation(
-                    "log matching",
-                    f"{raft.node} has {record} after term {seen[1]}, another log has {known[0]!r} "
-                    f"after term {known[1]} at that index and term",
-                )
+    def term_at(self, core: Raft, index: int) -> int | None:
+        return core.log.term(index)
 
     def _leader(self, node: Node, raft: Raft, records: list[Any]) -> None:
         first = self.leaders.setdefault(raft.term, node.name)

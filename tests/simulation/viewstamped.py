@@ -20,6 +20,7 @@ from services.protocols.core import Entry, Event, Ready, Snapshot
 from services.protocols.viewstamped import Limits, Status, Viewstamped
 from services.protocols.viewstamped.messages import ViewState
 from tests.simulation.cluster import Cluster, Disk, Node, Trace, Violation
+from tests.simulation.committed import ONCE, SAFETY, Commitment, CommittedLog
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
@@ -30,28 +31,18 @@ SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 ONE_PRIMARY = "one primary in a view"
 APPEND_ONLY = "a primary only appends"
 SURVIVES = "committed operations survive into all later views"
-SAFETY = "state-machine safety"
-ONCE = "exactly once"
 DURABILITY = "durability"
 
 
-@dataclass(slots=True)
-class Commitment:
-    """An entry that some replica held to be committed, and the view in which it did so first."""
-
-    view: int
-    command: bytes
-    in_view: int
-
-
-class ViewstampedInvariants:
+class ViewstampedInvariants(CommittedLog):
     """Implements `cluster.Observer`."""
 
+    word = "view"
+
     def __init__(self) -> None:
+        super().__init__()
         self.cluster: Cluster
         self.primaries: dict[int, tuple[str, int]] = {}  # view → replica and incarnation
-        self.entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
-        self.committed: list[Commitment] = []  # at position op-number - 1
         self._led: dict[str, tuple[int, int, int, int]] = {}  # incarnation, view, last entry
         self._normal: dict[str, tuple[int, int]] = {}  # incarnation, view that was checked
         self._views: dict[str, int] = {}
@@ -67,12 +58,12 @@ class ViewstampedInvariants:
         if core.view < self._views.get(node.name, 0) and node.disk.records:
             raise Violation(DURABILITY, f"{node.name} restarts in view {core.view}")
         self._views[node.name] = core.view
-        self._log_matching(core, node.disk.records)
+        self.log_matching(core, node.disk.records)
 
     def stepped(self, node: Node, ready: Ready) -> None:
         core = _core(node)
         if ready.persist:
-            self._log_matching(core, ready.persist)
+            self.log_matching(core, ready.persist)
         if core.leading:
             self._primary(node, core, ready.persist)
         if core.status_ is Status.NORMAL:
@@ -89,42 +80,10 @@ class ViewstampedInvariants:
         if ready.events or self.cluster.steps % 16 == 0:
             core.check_invariants()
 
-    def applied(self, node: Node, entry: Entry) -> None:
-        known = self.committed[entry.index - 1]
-        if (known.view, known.command) != (entry.term, entry.command):
-            raise Violation(SAFETY, f"{node.name} applies {entry}, but {known} was committed")
-
-    def restored(self, node: Node, snapshot: Snapshot) -> None:
-        index = snapshot.last_index
-        if index > len(self.committed) or self.committed[index - 1].view != snapshot.last_term:
-            raise Violation(
-                SAFETY,
-                f"{node.name} restores up to {index} of view {snapshot.last_term}, which was not "
-                f"committed",
-            )
-        if node.machine.values != self.state_at(index):
-            raise Violation(ONCE, f"{node.name} restores another state than the log's at {index}")
-
-    def state_at(self, index: int) -> dict[str, str]:
-        machine = SessionMachine()
-        for position, known in enumerate(self.committed[:index], 1):
-            machine.apply(Entry(position, known.view, known.command))
-        return machine.values
-
     # ---- the properties ---------------------------------------------------------------------
 
-    def _log_matching(self, core: Viewstamped, records: list[Any]) -> None:
-        for record in records:
-            if not isinstance(record, Entry) or core.log.view(record.index) != record.term:
-                continue  # not an entry, or one that the same step replaced again
-            seen = (record.command, core.log.view(record.index - 1))
-            known = self.entries.setdefault((record.index, record.term), seen)
-            if known != seen:
-                raise Violation(
-                    "log matching",
-                    f"{core.node} has {record} after view {seen[1]}, another log has {known[0]!r} "
-                    f"after view {known[1]} at that number and view",
-                )
+    def term_at(self, core: Viewstamped, index: int) -> int | None:
+        return core.log.view(index)
 
     def _primary(self, node: Node, core: Viewstamped, records: list[Any]) -> None:
         """In a view one replica leads, in one life of its process."""
@@ -151,7 +110,7 @@ class ViewstampedInvariants:
         log = core.log
         for number in range(max(first, log.offset, 1), len(self.committed) + 1):
             known = self.committed[number - 1]
-            if known.in_view < core.view and log.view(number) != known.view:
+            if known.in_term < core.view and log.view(number) != known.term:
                 raise Violation(
                     SURVIVES,
                     f"{core.node} is normal in view {core.view} with an entry of view "
@@ -322,7 +281,7 @@ class ViewstampedRun(Run[Outcome]):
                 raise Violation(ONCE, f"{node.name} holds {node.machine.values}, not {state}")
             for index in range(core.log.offset + 1, core.log.last + 1):
                 entry, known = core.log.entry(index), committed[index - 1]
-                if (entry.term, entry.command) != (known.view, known.command):
+                if (entry.term, entry.command) != (known.term, known.command):
                     raise Violation("log matching", f"{node.name} has {entry}, not {known}")
             self._check_disk(node, core)
 
