@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from services.protocols.chain import Chain, Limits
 from services.protocols.chain.messages import Configuration
-from services.protocols.core import Event, Ready
+from services.protocols.core import Entry, Event, Ready
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
-from tests.simulation.committed import ONCE, SAFETY, Commitment, CommittedLog
+from tests.simulation.committed import DURABILITY, Commitment, CommittedLog, LogRun
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
 from tests.simulation.zoo.bug import CORRECT, Bug
 
@@ -33,7 +31,6 @@ PROPAGATION = "update propagation"
 IN_PROCESS = "inprocess requests"
 EVERY_MEMBER = "acknowledged means every member"
 SURVIVES = "what is acknowledged survives into every later chain"
-DURABILITY = "durability"
 
 
 class ChainInvariants(CommittedLog):
@@ -243,10 +240,10 @@ class Outcome:
     joined: int
 
 
-class ChainRun(Run[Outcome]):
+class ChainRun(LogRun[Outcome]):
     """One seed: draw a cluster and its troubles, run them, heal, demand convergence."""
 
-    machine = SessionMachine
+    machine, shipped = SessionMachine, Chain
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -282,17 +279,6 @@ class ChainRun(Run[Outcome]):
         self.nemesis = ChainNemesis(random, drift=drift)
         self._build(names, drift, bug, trace)
 
-    def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Chain:
-        return self.core(
-            node,
-            peers,
-            random=Random(self.random.getrandbits(64)),
-            records=records,
-            election_ticks=self.election_ticks,
-            heartbeat_ticks=self.heartbeat_ticks,
-            limits=self.limits,
-        )
-
     def outcome(self) -> Outcome:
         return Outcome(
             self.seed,
@@ -319,32 +305,10 @@ class ChainRun(Run[Outcome]):
             for core in cores
         ) and (len(config.chain), config.joining) == (len(cores), ())
 
-    def _check_end(self) -> None:
-        committed = self.invariants.committed
-        for index, command in self.workload.acknowledged.items():
-            if committed[index - 1].command != command:
-                raise Violation("acknowledged, never lost", f"{command!r} at {index}")
-        state = self.invariants.state_at(len(committed))
-        for node in self.cluster.nodes.values():
-            core = _core(node)
-            core.check_invariants()
-            if node.machine.applied_index != len(committed):
-                raise Violation(SAFETY, f"{node.name} applied not all of {len(committed)}")
-            if node.machine.values != state:
-                raise Violation(ONCE, f"{node.name} holds {node.machine.values}, not {state}")
-            for index in range(core.log.offset + 1, core.verified + 1):
-                entry, known = core.log.entry(index), committed[index - 1]
-                if (entry.term, entry.command) != (known.term, known.command):
-                    raise Violation("log matching", f"{node.name} has {entry}, not {known}")
-            self._check_disk(node, core)
+    def _entries(self, core: Chain) -> list[Entry]:
+        return core.log.between(core.log.offset, core.verified)
 
-    def _check_disk(self, node: Node, core: Chain) -> None:
-        """What it would be after a restart is what it is."""
-        node.disk.sync()
-        try:
-            again = Chain(core.node, core.peers, random=Random(0), records=node.disk.records)
-        except ValueError as error:
-            raise Violation(DURABILITY, f"{node.name} could not restart: {error}") from error
+    def _check_restart(self, core: Chain, again: Chain) -> None:
         log, now = again.log, core.log
         masters = [(each.master.term, each.master.log.last_index) for each in (again, core)]
         after = max(log.offset, now.offset)
@@ -354,4 +318,4 @@ class ChainRun(Run[Outcome]):
             or masters[0] != masters[1]
             or log.between(after, log.last_index) != now.between(after, now.last_index)
         ):
-            raise Violation(DURABILITY, f"{node.name} would restart as {again.status()}")
+            raise Violation(DURABILITY, f"{core.node} would restart as {again.status()}")

@@ -21,8 +21,9 @@ from random import Random
 from typing import Any
 
 from services.protocols.core import Event, NotLeader
+from services.protocols.leaderless import Disk
 from services.protocols.multi_leader import MultiLeader, Reply, Write
-from services.protocols.multi_leader.messages import Disk, Whole
+from services.protocols.multi_leader.messages import Whole
 from services.protocols.multi_leader.versions import Dot
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
 from tests.simulation.leaderless import LeaderlessNemesis, LeaderlessRun

@@ -18,8 +18,8 @@ from services.protocols.paxos import Limits, Paxos, Role
 from services.protocols.paxos.messages import Accepted as AcceptedRecord
 from services.protocols.paxos.messages import P2a
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
+from tests.simulation.committed import DURABILITY, Commitment, CommittedLog, LogRun
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
 from tests.simulation.zoo.bug import CORRECT, Bug
 
@@ -28,17 +28,20 @@ SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 Value = tuple[int, bytes]  # the ballot in which a command was first proposed, and the command
 
 
-class PaxosInvariants:
-    """Implements `cluster.Observer`."""
+class PaxosInvariants(CommittedLog):
+    """Implements `cluster.Observer`. (A commitment's term is the ballot of its first proposal.)"""
+
+    word = "ballot"
+    safety, complete, matching, snapshots = "R1", "R2", "R1", "R3"
 
     def __init__(self) -> None:
+        super().__init__()
         self.cluster: Cluster
         self.leaders: dict[int, str] = {}  # ballot → the node that was active in it
         self.proposed: dict[tuple[int, int], Value] = {}  # (ballot, slot) →
         self.accepted: dict[int, dict[int, Value]] = {}  # slot → ballot →
         self.acceptors: dict[tuple[int, int], set[str]] = {}  # (ballot, slot) → who
         self.chosen: dict[int, tuple[int, Value]] = {}  # slot → the lowest such ballot, and value
-        self.decided: list[Value] = []  # at position slot - 1
         self._highest: dict[str, dict[int, int]] = {}  # node → slot → ballot it accepted in
         self._ballots: dict[str, int] = {}
         self._decided: dict[str, int] = {}
@@ -74,7 +77,7 @@ class PaxosInvariants:
                 raise Violation(
                     "one leader in a ballot", f"{first} and {node.name} lead {paxos.ballot}"
                 )
-        if paxos.slots.decided > len(self.decided):
+        if paxos.slots.decided > len(self.committed):
             self._decide(paxos)
         if paxos.slots.decided < self._decided[node.name]:
             raise Violation("R4", f"{node.name} had decided {self._decided[node.name]} slots")
@@ -85,18 +88,9 @@ class PaxosInvariants:
             paxos.check_invariants()
 
     def applied(self, node: Node, entry: Entry) -> None:
-        if entry.index > len(self.decided):
+        if entry.index > len(self.committed):
             raise Violation("R2", f"{node.name} applies {entry}, which nobody has decided")
-        known = self.decided[entry.index - 1]
-        if known != (entry.term, entry.command):
-            raise Violation("R1", f"{node.name} decides {entry}, but {known} was decided there")
-
-    def restored(self, node: Node, snapshot: Snapshot) -> None:
-        index = snapshot.last_index
-        if index > len(self.decided) or self.decided[index - 1][0] != snapshot.last_term:
-            raise Violation("R3", f"{node.name} restores up to {index}, which was not decided")
-        if node.machine.values != (state := self.state_at(index)):
-            raise Violation("R3", f"{node.name} restores {node.machine.values}, not {state}")
+        super().applied(node, entry)
 
     def _count(self, event: Event) -> None:
         if event.name == "become_leader":
@@ -104,12 +98,6 @@ class PaxosInvariants:
             self.no_ops += event.fields["no_ops"]
         elif event.name == "install_snapshot":
             self.installed += 1
-
-    def state_at(self, index: int) -> dict[str, str]:
-        machine = SessionMachine()
-        for slot, (term, command) in enumerate(self.decided[:index], 1):
-            machine.apply(Entry(slot, term, command))
-        return machine.values
 
     # ---- acceptors --------------------------------------------------------------------------
 
@@ -187,7 +175,7 @@ class PaxosInvariants:
 
     def _decide(self, paxos: Paxos) -> None:
         slots = paxos.slots
-        for slot in range(len(self.decided) + 1, slots.decided + 1):
+        for slot in range(len(self.committed) + 1, slots.decided + 1):
             if slot <= slots.offset:
                 raise Violation("R2", f"{paxos.node} has {slot} in a snapshot; nobody decided it")
             entry = slots.decision(slot)
@@ -199,7 +187,7 @@ class PaxosInvariants:
                     + (f"{self.chosen[slot]} is" if slot in self.chosen else "nothing is")
                     + " accepted by a majority",
                 )
-            self.decided.append(value)
+            self.committed.append(Commitment(*value, paxos.ballot))
 
 
 def _paxos(node: Node) -> Paxos:
@@ -223,10 +211,10 @@ class Outcome:
     no_ops: int
 
 
-class PaxosRun(Run[Outcome]):
+class PaxosRun(LogRun[Outcome]):
     """One seed: draw a cluster and its troubles, run them, heal, demand convergence."""
 
-    machine = SessionMachine
+    machine, shipped = SessionMachine, Paxos
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -244,7 +232,7 @@ class PaxosRun(Run[Outcome]):
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),
         )
-        self.paxos = bug.core or Paxos
+        self.core = bug.core or Paxos
         self.invariants = PaxosInvariants()
         self.workload = RetryingWorkload(
             random,
@@ -262,23 +250,12 @@ class PaxosRun(Run[Outcome]):
             self.limits = replace(self.limits, entries_per_message=1)
         self._build(names, drift, bug, trace)
 
-    def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Paxos:
-        return self.paxos(
-            node,
-            peers,
-            random=Random(self.random.getrandbits(64)),
-            records=records,
-            election_ticks=self.election_ticks,
-            heartbeat_ticks=self.heartbeat_ticks,
-            limits=self.limits,
-        )
-
     def outcome(self) -> Outcome:
         return Outcome(
             self.seed,
             self.cluster.steps,
             len(self.invariants.leaders),
-            len(self.invariants.decided),
+            len(self.invariants.committed),
             len(self.workload.acknowledged),
             self.workload.served,
             self.crashes,
@@ -301,35 +278,13 @@ class PaxosRun(Run[Outcome]):
             and max(leaders, key=lambda core: core.ballot).next_slot == decided + 1
         )
 
-    def _check_end(self) -> None:
-        decided = self.invariants.decided
-        for index, command in self.workload.acknowledged.items():
-            if decided[index - 1][1] != command:
-                raise Violation("acknowledged, never lost", f"{command!r} in slot {index}")
-        state = self.invariants.state_at(len(decided))
-        for node in self.cluster.nodes.values():
-            paxos = _paxos(node)
-            paxos.check_invariants()
-            if node.machine.applied_index != len(decided):
-                raise Violation("R2", f"{node.name} applied not all of {len(decided)}")
-            if node.machine.values != state:
-                raise Violation(
-                    "exactly once", f"{node.name} holds {node.machine.values}, not {state}"
-                )
-            for entry in paxos.slots.between(paxos.slots.offset, paxos.slots.decided):
-                if (entry.term, entry.command) != decided[entry.index - 1]:
-                    raise Violation("R1", f"{node.name} has {entry}")
-            self._check_disk(node, paxos)
+    def _entries(self, core: Paxos) -> list[Entry]:
+        return core.slots.between(core.slots.offset, core.slots.decided)
 
-    def _check_disk(self, node: Node, paxos: Paxos) -> None:
+    def _check_restart(self, core: Paxos, again: Paxos) -> None:
         """A restart keeps every acceptance that is not known to be decided, and the decisions."""
-        node.disk.sync()
-        try:
-            again = Paxos(paxos.node, paxos.peers, random=Random(0), records=node.disk.records)
-        except ValueError as error:
-            raise Violation("durability", f"{node.name} could not restart: {error}") from error
         # Not the promise: that is A1, checked at each restart.
-        here, there = paxos.slots, again.slots
+        here, there = core.slots, again.slots
         kept = {
             slot: pvalue.entry
             for slot, pvalue in there.accepted.items()
@@ -338,7 +293,7 @@ class PaxosRun(Run[Outcome]):
         found = {entry.index: entry for entry in there.between(there.offset, there.decided)}
         for entry in here.between(max(here.offset, there.offset), here.decided):
             if {**kept, **found}.get(entry.index) != entry:
-                raise Violation("durability", f"{node.name} would restart without {entry}")
+                raise Violation(DURABILITY, f"{core.node} would restart without {entry}")
         for slot, pvalue in here.accepted.items():
             if there.accepted.get(slot) != pvalue:
-                raise Violation("durability", f"{node.name} would restart without {pvalue}")
+                raise Violation(DURABILITY, f"{core.node} would restart without {pvalue}")

@@ -17,9 +17,8 @@ from typing import Any
 from services.protocols.core import Entry, Ready, Snapshot
 from services.protocols.raft import Limits, Raft, Role
 from tests.simulation.cluster import Cluster, Machine, Node, Trace, Violation
-from tests.simulation.committed import SAFETY, Commitment, CommittedLog
+from tests.simulation.committed import DURABILITY, SAFETY, Commitment, CommittedLog, LogRun
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.run import Run
 from tests.simulation.workload import Workload
 from tests.simulation.zoo.bug import CORRECT, Bug
 
@@ -143,8 +142,10 @@ class Outcome:
     snapshots: int
 
 
-class RaftRun(Run[Outcome]):
+class RaftRun(LogRun[Outcome]):
     """One seed: draw a cluster and its troubles, run them, heal, demand convergence."""
+
+    shipped = Raft
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -162,7 +163,7 @@ class RaftRun(Run[Outcome]):
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),
         )
-        self.raft = bug.core or Raft
+        self.core = bug.core or Raft
         self.invariants = RaftInvariants()
         self.workload = Workload(
             random,
@@ -180,17 +181,6 @@ class RaftRun(Run[Outcome]):
             names = names[:3]
             self.limits = replace(self.limits, entries_per_message=1)
         self._build(names, drift, bug, trace)
-
-    def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Raft:
-        return self.raft(
-            node,
-            peers,
-            random=Random(self.random.getrandbits(64)),
-            records=records,
-            election_ticks=self.election_ticks,
-            heartbeat_ticks=self.heartbeat_ticks,
-            limits=self.limits,
-        )
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -213,37 +203,15 @@ class RaftRun(Run[Outcome]):
             core.log.last_index == core.applied_index == last_index for core in cores
         ) and any(core.role is Role.LEADER for core in cores)
 
-    def _check_end(self) -> None:
-        committed = self.invariants.committed
-        for index, command in self.workload.acknowledged.items():
-            if committed[index - 1].command != command:
-                raise Violation("acknowledged, never lost", f"{command!r} at index {index}")
-        state = self.invariants.state_at(len(committed))
-        for node in self.cluster.nodes.values():
-            raft = _raft(node)
-            raft.check_invariants()
-            if (node.machine.applied_index, node.machine.values) != (len(committed), state):
-                raise Violation(
-                    "state-machine safety", f"{node.name} holds another state than the log's"
-                )
-            for index in range(raft.log.offset + 1, raft.log.last_index + 1):
-                entry, known = raft.log.entry(index), committed[index - 1]
-                if (entry.term, entry.command) != (known.term, known.command):
-                    raise Violation("log matching", f"{node.name} has {entry}, not {known}")
-            self._check_disk(node, raft)
+    def _entries(self, core: Raft) -> list[Entry]:
+        return core.log.between(core.log.offset, core.log.last_index)
 
-    def _check_disk(self, node: Node, raft: Raft) -> None:
-        """What it would be after a restart is what it is."""
-        node.disk.sync()
-        try:
-            again = Raft(raft.node, raft.peers, random=Random(0), records=node.disk.records)
-        except ValueError as error:
-            raise Violation("durability", f"{node.name} could not restart: {error}") from error
+    def _check_restart(self, core: Raft, again: Raft) -> None:
         log = again.log
         # Not the vote: what comes of losing that is for election safety to show.
-        same = (again.term, log.last_index) == (raft.term, raft.log.last_index)
-        after = max(log.offset, raft.log.offset)
-        if not same or log.between(after, log.last_index) != raft.log.between(
+        same = (again.term, log.last_index) == (core.term, core.log.last_index)
+        after = max(log.offset, core.log.offset)
+        if not same or log.between(after, log.last_index) != core.log.between(
             after, log.last_index
         ):
-            raise Violation("durability", f"{node.name} would restart as {again.status()}")
+            raise Violation(DURABILITY, f"{core.node} would restart as {again.status()}")

@@ -20,9 +20,8 @@ from services.protocols.core import Entry, Event, Ready, Snapshot
 from services.protocols.viewstamped import Limits, Status, Viewstamped
 from services.protocols.viewstamped.messages import ViewState
 from tests.simulation.cluster import Cluster, Disk, Node, Trace, Violation
-from tests.simulation.committed import ONCE, SAFETY, Commitment, CommittedLog
+from tests.simulation.committed import DURABILITY, Commitment, CommittedLog, LogRun
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
 from tests.simulation.zoo.bug import CORRECT, Bug
 
@@ -31,7 +30,6 @@ SIZES = (3,) * 8 + (5,) * 5 + (4, 2, 1)
 ONE_PRIMARY = "one primary in a view"
 APPEND_ONLY = "a primary only appends"
 SURVIVES = "committed operations survive into all later views"
-DURABILITY = "durability"
 
 
 class ViewstampedInvariants(CommittedLog):
@@ -195,10 +193,10 @@ class Outcome:
     recovered: int
 
 
-class ViewstampedRun(Run[Outcome]):
+class ViewstampedRun(LogRun[Outcome]):
     """One seed: draw a group and its troubles, run them, heal, demand convergence."""
 
-    machine = SessionMachine
+    machine, shipped = SessionMachine, Viewstamped
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -231,17 +229,8 @@ class ViewstampedRun(Run[Outcome]):
         self.nemesis = ViewstampedNemesis(random, drift=drift, wipes=bug.persist_before_send)
         self._build(names, drift, bug, trace)
 
-    def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Viewstamped:
-        return self.core(
-            node,
-            peers,
-            random=Random(self.random.getrandbits(64)),
-            nonce=1 + self.random.getrandbits(52),
-            records=records,
-            election_ticks=self.election_ticks,
-            heartbeat_ticks=self.heartbeat_ticks,
-            limits=self.limits,
-        )
+    def _lots(self) -> dict[str, Any]:
+        return {"nonce": 1 + self.random.getrandbits(52)}
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -266,38 +255,17 @@ class ViewstampedRun(Run[Outcome]):
             for core in cores
         ) and any(core.leading for core in cores)
 
-    def _check_end(self) -> None:
-        committed = self.invariants.committed
-        for index, command in self.workload.acknowledged.items():
-            if committed[index - 1].command != command:
-                raise Violation("acknowledged, never lost", f"{command!r} at {index}")
-        state = self.invariants.state_at(len(committed))
-        for node in self.cluster.nodes.values():
-            core = _core(node)
-            core.check_invariants()
-            if node.machine.applied_index != len(committed):
-                raise Violation(SAFETY, f"{node.name} applied not all of {len(committed)}")
-            if node.machine.values != state:
-                raise Violation(ONCE, f"{node.name} holds {node.machine.values}, not {state}")
-            for index in range(core.log.offset + 1, core.log.last + 1):
-                entry, known = core.log.entry(index), committed[index - 1]
-                if (entry.term, entry.command) != (known.term, known.command):
-                    raise Violation("log matching", f"{node.name} has {entry}, not {known}")
-            self._check_disk(node, core)
+    def _entries(self, core: Viewstamped) -> list[Entry]:
+        return core.log.between(core.log.offset, core.log.last)
 
-    def _check_disk(self, node: Node, core: Viewstamped) -> None:
-        """What it would be after a restart is what it is."""
-        node.disk.sync()
-        try:
-            again = Viewstamped(
-                core.node, core.peers, random=Random(0), nonce=1, records=node.disk.records
-            )
-        except ValueError as error:
-            raise Violation(DURABILITY, f"{node.name} could not restart: {error}") from error
+    def _restarted(self, core: Viewstamped, records: list[Any]) -> Viewstamped:
+        return Viewstamped(core.node, core.peers, random=Random(0), nonce=1, records=records)
+
+    def _check_restart(self, core: Viewstamped, again: Viewstamped) -> None:
         log, now = again.log, core.log
         after = max(log.offset, now.offset)
         same = (again.lives, log.last) == (core.lives, now.last)
         if core.peers:  # one that is alone moves to the next view as soon as it restarts
             same = same and again.last_normal_view == core.last_normal_view
         if not same or log.between(after, log.last) != now.between(after, now.last):
-            raise Violation(DURABILITY, f"{node.name} would restart as {again.status()}")
+            raise Violation(DURABILITY, f"{core.node} would restart as {again.status()}")

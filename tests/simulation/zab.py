@@ -15,8 +15,8 @@ from typing import Any
 from services.protocols.core import Entry, Event, Ready, Snapshot
 from services.protocols.zab import Limits, Phase, State, Zab
 from tests.simulation.cluster import Cluster, Node, Trace, Violation
+from tests.simulation.committed import DURABILITY, Commitment, CommittedLog, LogRun
 from tests.simulation.nemesis import Nemesis
-from tests.simulation.run import Run
 from tests.simulation.sessions import RetryingWorkload, SessionMachine
 from tests.simulation.zoo.bug import CORRECT, Bug
 
@@ -44,23 +44,17 @@ class ZabNemesis(Nemesis):
             self.random.choice((self._crash_soon, self._doom, self._doom_soon))(node)
 
 
-@dataclass(slots=True)
-class Delivery:
-    """A transaction that some node held to be committed, and its epoch when it did so first."""
+class ZabInvariants(CommittedLog):
+    """Implements `cluster.Observer`. (A commitment's term is the epoch of its zxid.)"""
 
-    epoch: int
-    command: bytes
-    in_epoch: int
-
-
-class ZabInvariants:
-    """Implements `cluster.Observer`."""
+    word = "epoch"
+    safety = snapshots = "total order"
+    complete, matching = "agreement", "prefix of histories"
 
     def __init__(self) -> None:
+        super().__init__()
         self.cluster: Cluster
         self.leaders: dict[int, str] = {}  # epoch → the node that opened it
-        self.entries: dict[tuple[int, int], tuple[bytes, int | None]] = {}
-        self.committed: list[Delivery] = []  # at position counter - 1
         self._led: dict[str, tuple[int, int, int]] = {}  # incarnation, epoch, last counter
         self._epochs: dict[str, tuple[int, int]] = {}
         self.installed = 0  # snapshots that came from a leader
@@ -76,12 +70,12 @@ class ZabInvariants:
         # Whether it forgot a promise is not asked: what comes of that is for the primaries to show.
         self._epochs[node.name] = epochs
         # A crash in the middle of a write left a part of it that nobody has seen yet.
-        self._prefixes(zab, node.disk.records)
+        self.log_matching(zab, node.disk.records)
 
     def stepped(self, node: Node, ready: Ready) -> None:
         zab = _zab(node)
         if ready.persist:
-            self._prefixes(zab, ready.persist)
+            self.log_matching(zab, ready.persist)
         if _opened(zab):
             self._leader(node, zab, ready.persist)
         if zab.commit_index > len(self.committed):
@@ -98,50 +92,12 @@ class ZabInvariants:
 
     def applied(self, node: Node, entry: Entry) -> None:
         """Integrity, and total order: all deliver the same, in the same order."""
-        known = self.committed[entry.index - 1]
-        if (known.epoch, known.command) != (entry.term, entry.command):
-            raise Violation(
-                "total order", f"{node.name} delivers {entry}, but {known} was delivered there"
-            )
+        super().applied(node, entry)
         if (entry.index, entry.term) not in self.entries:
             raise Violation("integrity", f"{node.name} delivers {entry}, which nobody proposed")
 
-    def restored(self, node: Node, snapshot: Snapshot) -> None:
-        index = snapshot.last_index
-        if index > len(self.committed) or self.committed[index - 1].epoch != snapshot.last_term:
-            raise Violation(
-                "total order",
-                f"{node.name} restores up to {index} of epoch {snapshot.last_term}, which was not "
-                f"committed",
-            )
-        if node.machine.values != self.state_at(index):
-            raise Violation(
-                "exactly once",
-                f"{node.name} restores {node.machine.values}, not what the history up to {index} "
-                f"gives: {self.state_at(index)}",
-            )
-
-    def state_at(self, index: int) -> dict[str, str]:
-        machine = SessionMachine()
-        for position, known in enumerate(self.committed[:index], 1):
-            machine.apply(Entry(position, known.epoch, known.command))
-        return machine.values
-
-    # ---- histories --------------------------------------------------------------------------
-
-    def _prefixes(self, zab: Zab, records: list[Any]) -> None:
-        """Two histories that hold the same zxid are equal up to it."""
-        for record in records:
-            if not isinstance(record, Entry) or zab.history.epoch(record.index) != record.term:
-                continue  # not an entry, or one that the same step replaced again
-            seen = (record.command, zab.history.epoch(record.index - 1))
-            known = self.entries.setdefault((record.index, record.term), seen)
-            if known != seen:
-                raise Violation(
-                    "prefix of histories",
-                    f"{zab.node} has {record} after epoch {seen[1]}, another history has "
-                    f"{known[0]!r} after epoch {known[1]} with that zxid",
-                )
+    def term_at(self, core: Zab, index: int) -> int | None:
+        return core.history.epoch(index)
 
     # ---- primaries --------------------------------------------------------------------------
 
@@ -180,9 +136,9 @@ class ZabInvariants:
         history = zab.history
         for counter in range(max(first, history.base.counter), len(self.committed) + 1):
             known = self.committed[counter - 1] if counter else None
-            if known is None or known.in_epoch >= zab.accepted_epoch:
+            if known is None or known.in_term >= zab.accepted_epoch:
                 continue
-            if history.epoch(counter) != known.epoch:
+            if history.epoch(counter) != known.term:
                 raise Violation(
                     "primary integrity",
                     f"{zab.node} leads epoch {zab.accepted_epoch} with epoch "
@@ -194,11 +150,11 @@ class ZabInvariants:
         for counter in range(first, zab.commit_index + 1):
             assert counter > zab.history.base.counter, f"{zab.node} commits {counter}; nobody had"
             entry = zab.history.between(counter - 1, counter)[0]
-            if self.committed and entry.term < self.committed[-1].epoch:
+            if self.committed and entry.term < self.committed[-1].term:
                 raise Violation(
                     "global primary order", f"{entry} is committed after {self.committed[-1]}"
                 )
-            self.committed.append(Delivery(entry.term, entry.command, zab.current_epoch))
+            self.committed.append(Commitment(entry.term, entry.command, zab.current_epoch))
         epoch = zab.current_epoch
         for node in self.cluster.nodes.values():
             if node.up and _opened(other := _zab(node)) and other.accepted_epoch > epoch:
@@ -230,10 +186,10 @@ class Outcome:
     truncations: int
 
 
-class ZabRun(Run[Outcome]):
+class ZabRun(LogRun[Outcome]):
     """One seed: draw an ensemble and its troubles, run them, heal, demand convergence."""
 
-    machine = SessionMachine
+    machine, shipped = SessionMachine, Zab
 
     def __init__(self, seed: int, bug: Bug = CORRECT, trace: Trace | None = None) -> None:
         self.seed = seed
@@ -251,7 +207,7 @@ class ZabRun(Run[Outcome]):
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),
         )
-        self.zab = bug.core or Zab
+        self.core = bug.core or Zab
         self.invariants = ZabInvariants()
         self.workload = RetryingWorkload(
             random,
@@ -264,17 +220,6 @@ class ZabRun(Run[Outcome]):
         if self.nemesis.theme == "regicide":
             names = names[: random.choice((3, 5))]
         self._build(names, drift, bug, trace)
-
-    def _make_core(self, node: str, peers: tuple[str, ...], records: list[Any]) -> Zab:
-        return self.zab(
-            node,
-            peers,
-            random=Random(self.random.getrandbits(64)),
-            records=records,
-            election_ticks=self.election_ticks,
-            heartbeat_ticks=self.heartbeat_ticks,
-            limits=self.limits,
-        )
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -298,38 +243,14 @@ class ZabRun(Run[Outcome]):
             core.history.last_counter == core.applied_index == last for core in cores
         ) and any(core.leads() for core in cores)
 
-    def _check_end(self) -> None:
-        committed = self.invariants.committed
-        for index, command in self.workload.acknowledged.items():
-            if committed[index - 1].command != command:
-                raise Violation("acknowledged, never lost", f"{command!r} at {index}")
-        state = self.invariants.state_at(len(committed))
-        for node in self.cluster.nodes.values():
-            zab = _zab(node)
-            zab.check_invariants()
-            if node.machine.applied_index != len(committed):
-                raise Violation("agreement", f"{node.name} delivered not all of {len(committed)}")
-            if node.machine.values != state:
-                raise Violation(
-                    "exactly once", f"{node.name} holds {node.machine.values}, not {state}"
-                )
-            for entry in zab.history.between(zab.history.base.counter, zab.history.last_counter):
-                known = committed[entry.index - 1]
-                if (entry.term, entry.command) != (known.epoch, known.command):
-                    raise Violation("prefix of histories", f"{node.name} has {entry}, not {known}")
-            self._check_disk(node, zab)
+    def _entries(self, core: Zab) -> list[Entry]:
+        return core.history.between(core.history.base.counter, core.history.last_counter)
 
-    def _check_disk(self, node: Node, zab: Zab) -> None:
-        """What it would be after a restart is what it is."""
-        node.disk.sync()
-        try:
-            again = Zab(zab.node, zab.peers, random=Random(0), records=node.disk.records)
-        except ValueError as error:
-            raise Violation("durability", f"{node.name} could not restart: {error}") from error
-        there, here = again.history, zab.history
-        same = (again.current_epoch, there.last) == (zab.current_epoch, here.last)
+    def _check_restart(self, core: Zab, again: Zab) -> None:
+        there, here = again.history, core.history
+        same = (again.current_epoch, there.last) == (core.current_epoch, here.last)
         after = max(there.base.counter, here.base.counter)
         last = here.last_counter
         # Not the promise: what comes of losing that is for the primaries to show.
         if not same or there.between(after, last) != here.between(after, last):
-            raise Violation("durability", f"{node.name} would restart as {again.status()}")
+            raise Violation(DURABILITY, f"{core.node} would restart as {again.status()}")

@@ -150,7 +150,7 @@ class LateArrivalsDropped(Causal):
 
     def _receive(self, write: Write) -> bool:
         received = super()._receive(write)
-        pending = self.pending.get(write.origin, {})
+        pending: dict[int, Write] = self.pending.get(write.origin, {})
         if pending and self.has(write.origin) + 1 not in pending:
             self.applied[write.origin] = min(pending) - 1
             self.logs[write.origin] = Log(min(pending) - 1)

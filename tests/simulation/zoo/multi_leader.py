@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from services.protocols.clocks import HybridClock, Timestamp, merge
+from services.protocols.leaderless import Disk
 from services.protocols.multi_leader import MultiLeader, State, Write
-from services.protocols.multi_leader.messages import Disk, Have, Ship, States, Whole
+from services.protocols.multi_leader.messages import Have, Ship, States, Whole
 from services.protocols.multi_leader.versions import of
 from tests.simulation.zoo.bug import Bug
 
