@@ -28,6 +28,7 @@ from services.load_balancer import heads
 from services.load_balancer.errors import HeadersTooLarge, TooManyRequests, UriTooLong
 from services.load_balancer.exchange import Exchange
 from services.load_balancer.framing import HEAD_BYTES_MAX, Fields, read_request
+from services.load_balancer.repeated import RepeatedRequest
 from services.load_balancer.request_body import NO_BODY
 from services.load_balancer.timer import EARLY_S, Timer
 
@@ -53,6 +54,7 @@ class Downstream(asyncio.Protocol):
         "_proxy",
         "_queue",
         "_reading_paused",
+        "_repeated",
         "_send_until",
         "_silent",
         "_target",
@@ -67,6 +69,7 @@ class Downstream(asyncio.Protocol):
         self._proxy = proxy
         self._timer = Timer(proxy.loop, self._timed_out)
         self._parser: HttpRequestParser | None = None
+        self._repeated = RepeatedRequest()
         self._target: list[bytes] = []  # pieces
         self.on_url = self._target.append  # of the parser's callbacks; see `Upstream`
         self._fields: Fields = []
@@ -113,21 +116,11 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        if self._parser is None:
-            self._parser = HttpRequestParser(self)
-        self._silent += len(data)
-        try:
-            self._parser.feed_data(data)
-        except HttpParserError as exc:
-            self._trouble(data, exc)
-        except HttpParserUpgrade as exc:
-            self._trouble(data, exc)
-        if self._silent > HEAD_BYTES_MAX and not self._closing:
-            self._broken(
-                HeadersTooLarge(f"a head may have {HEAD_BYTES_MAX} bytes")
-                if self._fields or not self._target
-                else UriTooLong("the target is too long")
-            )
+        head = None if self._queue else self._repeated.read(data)
+        if head is None:
+            self._parse(data)
+        else:
+            self._queue.append(Exchange(self._proxy, self, head))
         current = self._current
         if current is None:
             if self._queue:
@@ -152,6 +145,28 @@ class Downstream(asyncio.Protocol):
                 self._timer.set(current.deadline)
         elif not self._closing or self._lingering:
             self.reading_changed()
+
+    def _parse(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = HttpRequestParser(self)
+        self._silent += len(data)
+        queued, head = len(self._queue), None
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as exc:
+            self._trouble(data, exc)
+        except HttpParserUpgrade as exc:
+            self._trouble(data, exc)
+        else:
+            if len(self._queue) == queued + 1 and self._body_of is None:
+                head = self._queue[-1].head
+        self._repeated.parsed(data, head)
+        if self._silent > HEAD_BYTES_MAX and not self._closing:
+            self._broken(
+                HeadersTooLarge(f"a head may have {HEAD_BYTES_MAX} bytes")
+                if self._fields or not self._target
+                else UriTooLong("the target is too long")
+            )
 
     def _trouble(self, data: bytes, exc: Exception) -> None:
         """The parser has stopped somewhere in `data`."""

@@ -106,6 +106,15 @@ class RequestHead:
         self.traceparent: bytes | None
         self.deadline_ms = self.request_id = self.traceparent = None
 
+    def again(self, method: bytes, target: bytes) -> RequestHead:
+        """The same fields below another request line: an idempotent method, origin form."""
+        head = RequestHead(method, target)
+        head.fields, head.host, head.forwarded_for = self.fields, self.host, self.forwarded_for
+        head.idempotent, head.keep_alive = True, self.keep_alive
+        head.deadline_ms, head.request_id = self.deadline_ms, self.request_id
+        head.traceparent = self.traceparent
+        return head
+
     @property
     def path(self) -> bytes:
         """The target without its query."""

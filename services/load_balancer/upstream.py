@@ -22,6 +22,7 @@ from services.load_balancer.framing import (
     ResponseHead,
     read_response,
 )
+from services.load_balancer.repeated import RepeatedAnswer
 from services.load_balancer.timer import Timer
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Upstream(asyncio.Protocol):
         "_loop",
         "_parser",
         "_paused",
+        "_repeated",
         "_silent",
         "_timer",
         "_times",
@@ -72,6 +74,7 @@ class Upstream(asyncio.Protocol):
         self._loop = loop
         self._timer = Timer(loop, self._timed_out)
         self._parser: HttpResponseParser | None = None
+        self._repeated = RepeatedAnswer()
         self._fields: Fields = []
         self._silent = 0  # bytes since anything came of them: an endless head
         self._paused = False
@@ -199,11 +202,19 @@ class Upstream(asyncio.Protocol):
         if exchange is None:
             self.close()  # an answer that nobody asked for
             return
+        now = self._loop.time()
+        starts = self.head is None and not self._silent and not self._begun
+        if starts and exchange.method != b"HEAD":
+            body = self._repeated.body(data)
+            if body is not None:
+                self.head, self.complete, self._whole = self._repeated.head, True, 1
+                self.pieces.append(body)
+                exchange.answered(self, now)
+                return
         parser = self._parser
         if parser is None:
             parser = self._parser = HttpResponseParser(self)
         self._silent += len(data)
-        now = self._loop.time()
         try:
             parser.feed_data(data)
         except HttpParserUpgrade:
@@ -219,6 +230,8 @@ class Upstream(asyncio.Protocol):
             if self._begun or len(self.pieces) != self._whole:
                 self.unexpected = True
                 del self.pieces[self._whole :]
+            elif starts and self.head is not None:
+                self._repeated.parsed(data, self.head, sum(map(len, self.pieces)))
         else:
             if self.pieces:
                 self._silent = 0

@@ -44,7 +44,14 @@ GETS = [{"handler": "observed", "cpu_us": 60.0, "throughput": 9.0},
         {"handler": "bare", "cpu_us": 50.0, "throughput": 9.0}]  # fmt: skip
 STARTS = [{"how": "forked", "seconds": 0.6}]
 PROXIED = [
-    {"proxy": name, "cpu_us": cpu_us, "p99_ms": p99_ms, "p50_ms": 0.1, "throughput": 9000.0}
+    {
+        "proxy": name,
+        "cpu_us": cpu_us,
+        "anew_cpu_us": cpu_us and cpu_us + 10.0,
+        "p99_ms": p99_ms,
+        "p50_ms": 0.1,
+        "throughput": 9000.0,
+    }
     for name, cpu_us, p99_ms in (
         ("none", 0.0, 0.5),
         ("nginx", 10.0, 1.5),
@@ -65,11 +72,12 @@ def test_goals_are_ratios_of_medians_to_each_peer() -> None:
 
 def test_the_load_balancer_is_held_to_nginx() -> None:
     """Half of its requests per second and core, twice the p99 that it adds to none at all."""
-    rate, p99 = table.goals([], GETS, STARTS, PROXIED)[-2:]
+    rate, anew, p99 = table.goals([], GETS, STARTS, PROXIED)[-3:]
 
     assert (rate.measured, rate.met) == (10 / 16, True)
+    assert (anew.measured, anew.met) == (20 / 26, True)
     assert (p99.measured, p99.met) == (2.5, False)
-    assert [goal.met for goal in table.goals([], GETS, STARTS, [])[-2:]] == [None, None]
+    assert [goal.met for goal in table.goals([], GETS, STARTS, [])[-3:]] == [None, None, None]
 
 
 def test_near_its_saturation_no_latency_is_told() -> None:
