@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from labs.scenarios.eventual import LINKS_KEEP_S
 from labs.scenarios.staleness import Followed, predict
+from services.chassis.transport import AGE_MAX_S
 from tests.labs.test_cli import labs
 from tests.labs.test_partition import verdict_of
 
@@ -43,6 +45,11 @@ def test_each_repair_mends_its_own_and_without_any_the_replicas_differ(
         "anti-entropy": (16, 16),
         "no repair": (0, 0),
     }
+
+
+def test_the_cut_lasts_longer_than_a_link_keeps_a_message() -> None:
+    """Else what was sent during the cut would arrive after it, and be taken for a repair."""
+    assert LINKS_KEEP_S > AGE_MAX_S
 
 
 @pytest.mark.slow
