@@ -81,13 +81,12 @@ def answer(results: Results) -> str:
     grown = "."
     if large is not None:
         one, two = (results[name].figures for name in ("10 nodes, fan-out 1", "10 nodes"))
-        all25 = large.figures
-        times = all25["spread_ms"] / small["spread_ms"]
+        times = large.figures["spread_ms"] / small["spread_ms"]
         why = "it grows with log n" if times < 5 else "this machine did not keep up with 25"
-        grown = (f"; at 25 {all25['spread_ms']:.0f} ms: five times the nodes, {times:.1f} times as "
-                 f"long, for {why}. Told to one at a time, 10 nodes take {one['spread_ms']:.0f} ms "
-                 f"in place of {two['spread_ms']:.0f}, for {one['told']:.1f} messages a copy in "
-                 f"place of {two['told']:.1f}.")  # fmt: skip
+        grown = (f"; at 25 {large.figures['spread_ms']:.0f} ms: five times the nodes, {times:.1f} "
+                 f"times as long, for {why}. Told to one at a time, 10 nodes take "
+                 f"{one['spread_ms']:.0f} ms in place of {two['spread_ms']:.0f}, for "
+                 f"{one['told']:.1f} messages a copy in place of {two['told']:.1f}.")  # fmt: skip
     return f"""
         Each node tells what is new to a few others, who tell it on. Half of the writes were at all
         5 nodes after {small["spread_ms"]:.0f} ms{grown}
