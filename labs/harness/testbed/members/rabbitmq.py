@@ -14,6 +14,11 @@ machine's is neither used nor met.
   acknowledged is then delivered again, over whatever connection comes first.
 - A publish is safe once it is confirmed; one that timed out is an indefinite error. What must
   outlive the broker's death needs a durable queue *and* a persistent message.
+- A declaration is answered a moment before it is durable. Mnesia, which keeps the queues, writes
+  what is declared, syncs, answers, and leaves the decision to commit it to a buffer; killed before
+  that was written, a broker comes back without the queue, and what was confirmed is gone with it
+  (RabbitMQ 4.0.5: the record was in Mnesia's log as `presume_abort`, and no decision after it).
+  The next declaration syncs the log again, with the decision of the one before.
 """
 
 from __future__ import annotations
