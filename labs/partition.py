@@ -11,7 +11,7 @@ Control.  Asynchronous replication whose backups promote themselves when they he
 
 from labs.harness.lab.claims import no_acknowledged_write_is_lost, the_history_is_linearizable
 from labs.harness.lab.definition import Lab, Prediction, Results, Variant
-from labs.harness.lab.stage import Stage
+from labs.harness.lab.stage import InvalidRun, Stage
 from labs.harness.nemesis.shapes import minority_with
 from labs.harness.testbed.description import kv_cluster
 from labs.harness.workloads.callers import Caller
@@ -76,7 +76,7 @@ async def split(stage: Stage, clients: RegisterWorkload, plain: Caller, guarded:
 
 
 async def stop_an_ear(stage: Stage, clients: RegisterWorkload) -> None:
-    leader = await stage.primary()
+    leader, known = await stage.followed(), stage.now_ns()
     deaf = next(node for node in stage.cluster.nodes if node != leader)
     deafness = stage.nemesis.partition({deaf: frozenset({leader})})
     async with stage.fault(deafness, f"one-way cut: {deaf} no longer hears {leader}") as cut:
@@ -86,7 +86,9 @@ async def stop_an_ear(stage: Stage, clients: RegisterWorkload) -> None:
         await stage.eventually(lambda: clients.writes("c2", since_ns=since) >= 20,
                                within_s=15, what="20 more writes acknowledged")
         leads = await stage.cluster.primaries()
-    stood = stage.protocol_events(deaf, "become_candidate", "become_primary", since_ns=cut)
+    stood = stage.protocol_events(deaf, "become_candidate", "become_primary", since_ns=known)
+    if stood and stood[0]["at_ns"] < cut:
+        raise InvalidRun(f"{deaf} had given {leader} up before it was cut off")
     stage.claim("A node that cannot hear the leader does not depose it", not stood,
                 f"{deaf} gave {leader} up and {'took over' if stood else 'asked in vain'}; "
                 f"then {' and '.join(leads) or 'nobody'} led", control_breaks=True)

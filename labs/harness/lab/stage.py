@@ -15,7 +15,7 @@ from labs.harness.lab.story import Story
 from labs.harness.lab.verdict import Claim, Shown, VariantResult
 from labs.harness.nemesis import Nemesis
 from labs.harness.nemesis.nemesis import Planned
-from labs.harness.testbed.cluster import Cluster, TimedOut, applied_alike, until
+from labs.harness.testbed.cluster import Cluster, TimedOut, applied_alike, leads, until
 
 T = TypeVar("T")
 
@@ -163,6 +163,26 @@ class Stage:
             return [node for node in await self.cluster.primaries() if node in among]
 
         return await self.eventually(some, within_s=within_s, what="one of them leads") or []
+
+    async def followed(self, *, within_s: float = 30) -> str:
+        """The one node that leads, once all have acknowledged to it what it had when first seen.
+
+        A node that merely *names* a leader may have heard of it from others, right after a heal,
+        and be about to stand for election for want of a word from the leader itself.
+        """
+        had: dict[tuple[str, int], int] = {}
+
+        async def by_all() -> str:
+            found = {n: said for n, said in (await self.cluster.statuses()).items() if said}
+            leading = [node for node, said in found.items() if leads(said)]
+            if len(leading) != 1:
+                return ""
+            said = found[leading[0]]
+            first = had.setdefault((leading[0], said["term"]), said["last_index"])
+            matched = [peer["match_index"] for peer in said["peers"].values()]
+            return leading[0] if min(matched, default=first) >= first else ""
+
+        return await self.require(by_all, within_s=within_s, what="one node leads, and all follow")
 
     async def gave_up(self, node: str, leader: str) -> bool:
         """Does `node` say that it no longer follows `leader`?"""
