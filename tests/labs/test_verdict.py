@@ -52,6 +52,18 @@ def test_a_broken_claim_of_the_subject_fails_the_lab() -> None:
     assert "seen" in reason
 
 
+def test_a_failure_says_when_the_load_itself_was_late() -> None:
+    """It stays a failure: a defect, too, may leave the load no time."""
+    results = [held(True, False), control(False)]
+    results[0].figures["load_late_ms"] = 582.4
+    late = decide(results, [fault()])
+    results[0].figures["load_late_ms"] = 12.0
+
+    assert late[0] == "fail"
+    assert "582 ms late" in late[1]
+    assert "late" not in decide(results, [fault()])[1]
+
+
 def test_a_fault_that_was_not_felt_makes_the_run_invalid() -> None:
     """A fault that changed nothing makes a passing run meaningless."""
     assert word([held(True), control(False)], [fault(felt=False)]) == "invalid"

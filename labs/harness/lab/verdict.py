@@ -17,6 +17,9 @@ Word = Literal["pass", "fail", "inconclusive", "invalid"]
 Expectation = Literal["holds", "breaks"]
 Outcome = Literal["holds", "breaks", "unknown"]
 
+# A load that is itself as late as this met a machine with no time for it, nor for the services.
+BUSY_MS = 100
+
 EXIT_CODES: dict[Word, int] = {"pass": 0, "fail": 1, "inconclusive": 2, "invalid": 2}
 
 
@@ -166,7 +169,7 @@ def decide(results: list[VariantResult], faults: list[FaultRecord]) -> tuple[Wor
             return "inconclusive", f"{result.name}: {_undecided(result)}"
     for result in results:
         if result.outcome != result.expected:
-            return "fail", f"{result.name} {_surprise(result)}"
+            return "fail", f"{result.name} {_surprise(result)}{_busy(result)}"
     return "pass", "each variant did what it must" + _needing(results)
 
 
@@ -190,6 +193,14 @@ def _surprise(result: VariantResult) -> str:
         return f"must hold, but this did not: {broken.text} ({broken.evidence})"
     whole = next(claim for claim in result.claims if claim.control_breaks and claim.holds)
     return f"is the control and must break, but this held: {whole.text} ({whole.evidence})"
+
+
+def _busy(result: VariantResult) -> str:
+    """What speaks for another run: it changes no verdict, for a defect too may use up a machine."""
+    late_ms = result.figures.get("load_late_ms", 0)
+    if late_ms < BUSY_MS:
+        return ""
+    return f"; the load itself came up to {late_ms:.0f} ms late, as on a machine that is busy"
 
 
 def as_plain(result: VariantResult) -> dict[str, Any]:
