@@ -66,8 +66,14 @@ clean: ## remove runs, bytecode and what a killed run left behind
 	@rm -rf runs .pytest_cache .ruff_cache .mypy_cache
 	@find services labs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-test: $(VENV)/.test ## the whole test suite
-	@$(VENV)/bin/python -m pytest
+# No clock, no sockets: what else runs beside them changes nothing.
+COMPUTING := tests/checkers tests/protocols tests/simulation
+
+test: $(VENV)/.test ## the whole test suite: what only computes on every core, the rest one by one
+	@code=0; \
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(COMPUTING) || code=$$?; \
+	$(VENV)/bin/python -m pytest $(addprefix --ignore=,$(COMPUTING)) || code=$$?; \
+	exit $$code
 
 sim: $(VENV)/.test ## seeded simulation of a core, or of the service [PROTOCOL=raft|paxos|causal|primary_backup|quorum|data_types|gossip|multi_leader|viewstamped|zab|chain] [SERVICE=kv] [RUNS=10000] [SEED=0]
 	@if test -n "$(SERVICE)"; \
