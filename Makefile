@@ -67,7 +67,7 @@ clean: ## remove runs, bytecode and what a killed run left behind
 	@find services labs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # No clock, no sockets: what else runs beside them changes nothing.
-COMPUTING := tests/checkers tests/protocols tests/simulation
+COMPUTING := tests/checkers tests/protocols tests/simulation tests/test_lint.py tests/test_tidy.py
 
 test: $(VENV)/.test ## the whole test suite: what only computes on every core, the rest one by one
 	@code=0; \
