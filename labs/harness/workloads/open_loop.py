@@ -19,17 +19,26 @@ from labs.harness.testbed.cluster import Cluster
 from labs.harness.workloads.tracing import new_trace
 from services.chassis.errors import Definite, ServiceError
 
+ASKED_EVERY_S = 0.02
+
 
 async def arrivals(rate_per_s: Callable[[], float], random: Random) -> AsyncIterator[float]:
     """At each arrival, how late it is (seconds); the intervals are exponentially distributed.
 
     They are measured from the plan and not from the last one, so that a late loop catches up
-    instead of slowing the load down. `rate_per_s` is asked before each: it may change.
+    instead of slowing the load down. `rate_per_s` is asked again every `ASKED_EVERY_S`, not only
+    before each: ten a second became a hundred, for one second, and 41 came, for the first of them
+    was still half a second away at the old rate.
     """
     loop = asyncio.get_running_loop()
     planned = loop.time()
     while True:
-        planned += random.expovariate(rate_per_s())
+        left = random.expovariate(1.0)  # in mean intervals, of whatever rate it will be
+        while (wait_s := left / (rate := rate_per_s())) > ASKED_EVERY_S:
+            left -= ASKED_EVERY_S * rate
+            planned += ASKED_EVERY_S
+            await asyncio.sleep(max(0.0, planned - loop.time()))
+        planned += wait_s
         await asyncio.sleep(max(0.0, planned - loop.time()))
         yield loop.time() - planned
 

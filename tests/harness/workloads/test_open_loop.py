@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from labs.harness.history import Recorder, load
+from labs.harness.testbed.simulation.cluster import new_loop
 from labs.harness.workloads.open_loop import Answered, Drawn, OpenLoop, arrivals
 from services.chassis.errors import ConnectionLost, ServiceError, Unavailable
 from tests.services.cluster import until
@@ -75,6 +76,44 @@ async def test_a_rate_may_change_while_it_runs() -> None:
             break
 
     assert loop.time() - began < 3.0, "200 at the first rate would have taken ten seconds"
+
+
+def in_virtual_time(until: Callable[[], Awaitable[float]]) -> float:
+    loop = new_loop(seed=7)
+    try:
+        return loop.run_until_complete(until())
+    finally:
+        loop.close()
+
+
+def test_a_spike_does_not_begin_with_the_next_arrival_at_the_usual_rate() -> None:
+    """That one would have come after five minutes."""
+    rates = [0.01]
+
+    async def first_of_the_spike() -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        loop.call_later(1, rates.append, 1_000.0)
+        await anext(arrivals(lambda: rates[-1], Random(2)))
+        return loop.time() - began
+
+    assert 1 <= in_virtual_time(first_of_the_spike) < 1.05
+
+
+@pytest.mark.parametrize("rate_per_s", [10.0, 1_000.0])
+def test_a_steady_rate_is_met(rate_per_s: float) -> None:
+    """How often it is asked changes nothing: 10,000 intervals vary by 1 % (standard deviation)."""
+
+    async def ten_thousand() -> float:
+        loop, count = asyncio.get_running_loop(), 0
+        began = loop.time()
+        async for _ in arrivals(lambda: rate_per_s, Random(1)):
+            count += 1
+            if count == 10_000:
+                break
+        return loop.time() - began
+
+    assert in_virtual_time(ten_thousand) * rate_per_s == pytest.approx(10_000, rel=0.04)
 
 
 async def test_arrivals_do_not_wait_for_answers(path: Path) -> None:
