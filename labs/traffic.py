@@ -55,8 +55,8 @@ async def spike(stage: Stage, scaler: Autoscaler) -> None:
         settled = begin + int(SETTLING_S * 1e9)
         good = sum(each.type == "ok" for each in load.since(settled, end)) / (end - settled) * 1e9
         over, load.rate_per_s = stage.now_ns(), USUAL
-        await stage.require(lambda: len(load.since(over)) >= 8,
-                            within_s=20, what="8 requests ended that were sent after the spike")
+        await stage.require(lambda: len(load.since(over)) >= 16,
+                            within_s=20, what="16 requests ended that were sent after the spike")
         again = stage.now_ns()
         if stage.result.expected == "holds":  # later: that it was over is no merit of new replicas
             load.rate_per_s = SPIKE
