@@ -168,7 +168,8 @@ class Stage:
         """The one node that leads, once all have acknowledged to it what it had when first seen.
 
         A node that merely *names* a leader may have heard of it from others, right after a heal,
-        and be about to stand for election for want of a word from the leader itself.
+        and be about to stand for election for want of a word from the leader itself. (Of protocols
+        whose leader tells a `match_index` of its peers: Raft, primary-backup.)
         """
         had: dict[tuple[str, int], int] = {}
 

@@ -34,12 +34,12 @@ async def arrivals(rate_per_s: Callable[[], float], random: Random) -> AsyncIter
     planned = loop.time()
     while True:
         left = random.expovariate(1.0)  # in mean intervals, of whatever rate it will be
-        while (wait_s := left / (rate := rate_per_s())) > ASKED_EVERY_S:
-            left -= ASKED_EVERY_S * rate
-            planned += ASKED_EVERY_S
+        while left:
+            rate = rate_per_s()
+            step = min(left, ASKED_EVERY_S * rate)
+            left -= step
+            planned += step / rate
             await asyncio.sleep(max(0.0, planned - loop.time()))
-        planned += wait_s
-        await asyncio.sleep(max(0.0, planned - loop.time()))
         yield loop.time() - planned
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -78,12 +79,9 @@ async def test_a_rate_may_change_while_it_runs() -> None:
     assert loop.time() - began < 3.0, "200 at the first rate would have taken ten seconds"
 
 
-def in_virtual_time(until: Callable[[], Awaitable[float]]) -> float:
-    loop = new_loop(seed=7)
-    try:
-        return loop.run_until_complete(until())
-    finally:
-        loop.close()
+def in_virtual_time(measured: Callable[[], Coroutine[Any, Any, float]]) -> float:
+    with asyncio.Runner(loop_factory=partial(new_loop, 7)) as runner:
+        return runner.run(measured())
 
 
 def test_a_spike_does_not_begin_with_the_next_arrival_at_the_usual_rate() -> None:
