@@ -74,7 +74,7 @@ class Reader:
         self._tier = tier
         self._store = store
         self.flights = flights
-        self.reading = 0  # reads under way
+        self.waiting = 0  # reads that found nothing in the cache and wait for the store
         self._dirty = dirty
         self._freshness = freshness
         self._counters = counters
@@ -88,13 +88,6 @@ class Reader:
 
         `deadline`: on the event loop's clock. Raises DeadlineExceeded, and what the store raises.
         """
-        self.reading += 1
-        try:
-            return await self._read(key, deadline, context)
-        finally:
-            self.reading -= 1
-
-    async def _read(self, key: str, deadline: float, context: Context | None) -> Found:
         arrival = self.flights.arrive()
         waited = False
         while True:
@@ -108,7 +101,11 @@ class Reader:
             flight, leads = self.flights.join(key)
             if leads:
                 self._depart(flight, seen, context)
-            landed = await _until(deadline, self._landings[flight])
+            self.waiting += 1
+            try:
+                landed = await _until(deadline, self._landings[flight])
+            finally:
+                self.waiting -= 1
             if leads or self.flights.good_for(flight, arrival, confirmed=landed.confirmed):
                 return self._missed(seen, landed, collapsed=not leads)
             waited = True

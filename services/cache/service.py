@@ -203,7 +203,7 @@ class Cache(Service):
             "guard": config.guard,
             "placement": {"kind": config.placement, "shards": list(self.tier.placement.nodes)},
             "counters": self.counters.status(),
-            "reading": self.reader.reading,
+            "waiting": self.reader.waiting,
             "dirty": len(self.dirty),
             "dirty_for_ms": 0 if oldest_s is None else self._since_ms(oldest_s),
             "shards": {name: _told(shard) for name, shard in self.tier.shards.items()},

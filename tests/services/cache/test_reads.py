@@ -74,6 +74,35 @@ async def test_without_single_flight_all_of_them_reach_the_store(
     await asyncio.gather(*reads)
 
 
+async def test_who_waits_has_looked_and_found_nothing(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has not looked yet may still find what another brings: it does not wait."""
+    cache = await bed.start("c1", guard="none", single_flight="off", engine_timeout_ms="4000")
+    await bed.put("hot", 17, "n1")
+    answered, let_go = held(cache, monkeypatch)
+    reading = asyncio.create_task(bed.get("hot"))
+    await answered.wait()
+    look, looks, may_look = cache.tier.get, asyncio.Event(), asyncio.Event()
+
+    async def slowly(key: str) -> Any:
+        looks.set()
+        await may_look.wait()
+        return await look(key)
+
+    monkeypatch.setattr(cache.tier, "get", slowly)
+    late = asyncio.create_task(bed.get("hot"))
+    await looks.wait()
+    _, told, _ = await bed.request("GET", "/status")
+    assert told["waiting"] == 1
+    let_go.set()
+    await reading
+    may_look.set()
+    assert (await late)[1].startswith("hit")
+    _, told, _ = await bed.request("GET", "/status")
+    assert (told["waiting"], cache.counters.store_reads) == (0, 1)
+
+
 async def test_leases_let_one_node_through(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nishtala §3.2.1: of two nodes that miss, one gets the lease; the other waits."""
     first, second = await bed.start("c1"), await bed.start("c2")
