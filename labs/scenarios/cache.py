@@ -285,6 +285,7 @@ async def _measure(
         "hit_ratio": (after["hits"] - before["hits"]) / (after["reads"] - before["reads"]),
         "p50_ms": percentile(burst.answered, 50),
         "encoding": encoding["name"],
-        "bytes": (encoding["bytes"] - encoding["value_bytes"]) / encoding["encoded"],
+        # A cache that keeps nothing has encoded nothing: the claims say so.
+        "bytes": (encoding["bytes"] - encoding["value_bytes"]) / max(1, encoding["encoded"]),
         "cpu_us": encoding["cpu_us"],
     }
