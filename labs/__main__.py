@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -47,6 +48,7 @@ def run(
     try:
         code = _repeat(name, options, out) if options.repeat > 1 else _run(name, options, out)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that one could end
         out.print("\ninterrupted: what the run had started is gone")
         # If it came while an import was in exec() (a dataclass being made), CPython has marked it
         # as unhandled, and would end by the signal, not by this code. The next exec() undoes that.

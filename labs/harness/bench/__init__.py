@@ -33,7 +33,7 @@ from labs.harness.bench import simulated as sim
 from labs.harness.bench.processes import ROOT, BenchError
 from labs.harness.bench.systems import etcd_program, etcd_version
 from labs.harness.lab import environment
-from labs.harness.testbed import registry
+from labs.harness.testbed import orderly, registry
 
 RUNS = ROOT / "runs" / "bench"
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     lock = os.open(directory, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        return asyncio.run(_main(options, console, directory, RUNS / f"{stamp}.json"))
+        return orderly.run(_main(options, console, directory, RUNS / f"{stamp}.json"))
     except BenchError as error:
         console.print(f"could not measure: {error}", markup=False)
         return 2

@@ -22,6 +22,7 @@ from labs.harness.lab.story import Story
 from labs.harness.lab.verdict import FaultRecord, VariantResult, Verdict, Word, as_plain, decide
 from labs.harness.links.control import LinksError
 from labs.harness.nemesis import Nemesis, NemesisError, ShapeError
+from labs.harness.testbed import orderly
 from labs.harness.testbed.cluster import NodeExited, TestbedError, TimedOut
 from labs.harness.testbed.description import joined
 from labs.harness.testbed.launcher import Launched
@@ -44,8 +45,8 @@ def run(
 
     `launched`: a zygote that was started earlier, to have it warm by now.
     """
-    with asyncio.Runner(loop_factory=_loop_factory(options)) as runner:
-        return runner.run(_run(lab, options, story, directory, launched))
+    main = _run(lab, options, story, directory, launched)
+    return orderly.run(main, loop_factory=_loop_factory(options))
 
 
 def _loop_factory(options: Options) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -55,7 +55,9 @@ async def remove(project: str, file: Path | None, *, complete: bool) -> None:
     try:
         await asyncio.to_thread(compose_owners.remove, f"{PROJECT}={project}", surely=True)
     except (OSError, subprocess.SubprocessError) as error:
-        why = error if type(error) is OSError else "the Docker engine does not answer"
+        why: object = error if type(error) is OSError else "the Docker engine does not answer"
+        if isinstance(error, subprocess.CalledProcessError):
+            why = f"the Docker engine says: {error.stderr.strip()[-300:]}"
         raise TestbedError(
             f"{project} can't be removed, {why}; the next run, or make clean, removes it"
         ) from error

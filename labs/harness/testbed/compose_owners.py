@@ -119,6 +119,7 @@ def _docker(*arguments: str, check: bool = True) -> str:
         text=True,
         timeout=COMMAND_WITHIN_S,
         check=check,
+        start_new_session=True,  # Ctrl-C goes to the terminal's group, and this cleans up after it
     )
     return answer.stdout
 

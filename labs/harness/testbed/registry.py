@@ -57,7 +57,7 @@ class OwnerRecord:
     def save(self) -> None:
         """Write the record as a whole: a reader sees the old one or the new one."""
         path = record_path(self.run)
-        draft = path.with_suffix(".draft")
+        draft = draft_path(self.run)
         draft.write_text(json.dumps(asdict(self)))
         draft.replace(path)
 
@@ -101,6 +101,11 @@ def state_directory() -> Path:
 
 def record_path(run: str) -> Path:
     return state_directory() / f"{run}.json"
+
+
+def draft_path(run: str) -> Path:
+    """A record that is being written; left behind by who was killed in the middle of it."""
+    return record_path(run).with_suffix(".draft")
 
 
 def temporary_directory(run: str) -> Path:
@@ -193,6 +198,7 @@ def release(record: OwnerRecord) -> Swept:
     removed = [directory for directory in record.directories if _remove(Path(directory))]
     if all(not Path(directory).exists() for directory in record.directories):
         record_path(record.run).unlink(missing_ok=True)
+        draft_path(record.run).unlink(missing_ok=True)
     return Swept(record.run, tuple(killed), tuple(removed))
 
 

@@ -168,10 +168,19 @@ class Spawner:
         return found
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError):
-            while line := await reader.readline():
-                self._take_in(json.loads(line))
-        self._end()
+        """Until the zygote hangs up, or somebody cancels every task there is: a second Ctrl-C.
+
+        Who then still waits for an answer, to end its nodes in good order, would wait in vain: so
+        nobody reads any more means the same as nobody is there, and the run is killed at once.
+        """
+        how = "was let go: nobody listens to it any more"
+        try:
+            with contextlib.suppress(ConnectionError):
+                while line := await reader.readline():
+                    self._take_in(json.loads(line))
+            how = "died"
+        finally:
+            self._end(how)
 
     def _take_in(self, message: dict[str, Any]) -> None:
         if "id" in message:
@@ -208,12 +217,12 @@ class Spawner:
                 f"Its log, {self.launched.log}, ends:\n{tail(self.launched.log)}"
             )
 
-    def _end(self) -> None:
-        """The zygote has hung up: nothing of the run is left, or will be in a moment."""
+    def _end(self, how: str) -> None:
+        """No more of the zygote is heard: nothing of the run is left, or will be in a moment."""
         if not self._closing:
             self._writer.close()
             self.launched.abandon()
-            self._lose(f"died (exit code {self.launched.process.returncode})")
+            self._lose(f"{how} (exit code {self.launched.process.returncode})")
         for process in (*self._processes.values(), *self._spawning.values()):
             process.become("stopped")
         self._processes.clear()

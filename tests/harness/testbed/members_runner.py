@@ -11,7 +11,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from labs.harness.testbed import launcher
+from labs.harness.testbed import launcher, orderly
 from tests.harness.testbed.runner import tell
 
 
@@ -38,4 +38,4 @@ async def run(launched: launcher.Launched) -> None:
 
 if __name__ == "__main__":
     modules = ("labs.harness.links", "tests.harness.testbed.echo", *sys.argv[2:])
-    asyncio.run(run(launcher.launch(Path(sys.argv[1]), modules)))
+    orderly.run(run(launcher.launch(Path(sys.argv[1]), modules)))

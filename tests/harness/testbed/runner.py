@@ -2,7 +2,8 @@
 
     python -m tests.harness.testbed.runner RUN_DIRECTORY [MODULE …]
 
-A line of JSON for each stage: "imported", "launched", "started", and with n1 paused "ready".
+A line of JSON for each stage: "imported", "launched", "started", with n1 paused "ready", and at
+Ctrl-C after that "ending".
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from labs.harness.testbed import launcher
+from labs.harness.testbed import launcher, orderly
 
 
 def tell(stage: str, **more: Any) -> None:
@@ -36,13 +37,17 @@ async def run(launched: launcher.Launched) -> None:
                 statuses = await cluster.statuses()
                 await cluster.pause("n1")
                 tell("ready", pids=[said["pid"] for said in statuses.values() if said])
-                for _ in range(50):
-                    await cluster.kill("n2")
-                    await cluster.start("n2")
-                    await cluster.ready(20, nodes=["n2"])
+                try:
+                    for _ in range(50):
+                        await cluster.kill("n2")
+                        await cluster.start("n2")
+                        await cluster.ready(20, nodes=["n2"])
+                except asyncio.CancelledError:
+                    tell("ending")
+                    raise
 
 
 if __name__ == "__main__":
     tell("imported")
     modules = ("labs.harness.links", "tests.harness.testbed.echo", *sys.argv[2:])
-    asyncio.run(run(launcher.launch(Path(sys.argv[1]), modules)))
+    orderly.run(run(launcher.launch(Path(sys.argv[1]), modules)))

@@ -65,8 +65,11 @@ class Server:
         )
 
     def pause(self, on: bool = True) -> None:
+        """Returns when it stands still: a thread of Memcached's may answer after the signal."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP if on else signal.SIGCONT)
+        if on:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def kill(self) -> None:
         if self._process is not None:
