@@ -43,7 +43,7 @@ async def scenario(stage: Stage) -> None:
             workers[group.partition("-")[0]][group] = nodes
     kafka = [node for nodes in workers["kafka"].values() for node in nodes]
     senders = tuple(f"{broker}-p" for broker in brokers)
-    load = MessageWorkload("c1", senders, seed=stage.seed, rate_per_s=60, kinds=("order", "audit"))
+    load = MessageWorkload("c1", senders, seed=stage.seed, rate_per_s=80, kinds=("order", "audit"))
     await stage.cluster.ready(120)
     await throughput(stage, brokers)
     if "rabbitmq" in brokers:

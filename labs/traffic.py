@@ -28,7 +28,7 @@ from labs.scenarios import traffic as parts
 FAST = {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "25"}
 SLOW = {"WEB_CONCURRENCY": "1", "WEB_SERVICE_MS": "100"}
 CAPACITY = 40 + 40 + 10  # requests a second
-USUAL, SPIKE = 20, 200   # requests a second
+USUAL, SPIKE = 30, 200   # requests a second
 DEADLINE_MS = 500        # of a caller; then it has given up
 SPIKE_S, SETTLING_S = 1.4, 0.8  # goodput is measured once lines have had the time to form
 
