@@ -43,7 +43,7 @@ async def scenario(stage: Stage) -> None:
             workers[group.partition("-")[0]][group] = nodes
     kafka = [node for nodes in workers["kafka"].values() for node in nodes]
     senders = tuple(f"{broker}-p" for broker in brokers)
-    load = MessageWorkload("c1", senders, seed=stage.seed, rate_per_s=80, kinds=("order", "audit"))
+    load = MessageWorkload("c1", senders, seed=stage.seed, rate_per_s=60, kinds=("order", "audit"))
     await stage.cluster.ready(120)
     await throughput(stage, brokers)
     if "rabbitmq" in brokers:
@@ -51,8 +51,8 @@ async def scenario(stage: Stage) -> None:
     async with stage.running(load):
         await groups.owned(stage, kafka)
         since = stage.now_ns()
-        await stage.require(lambda: all(len(load.of(each, since)) >= 100 for each in senders),
-                            within_s=60, what="100 messages through each broker")
+        await stage.require(lambda: all(len(load.of(each, since)) >= 60 for each in senders),
+                            within_s=60, what="60 messages through each broker")
         for each in stage.together:
             for group, nodes in groups.groups_of(each).items():
                 times = groups.latencies_ms(each, nodes, since)

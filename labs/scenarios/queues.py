@@ -12,7 +12,7 @@ from labs.harness.workloads.messages import MessageWorkload, read_ledger
 if TYPE_CHECKING:
     from labs.harness.lab.stage import Stage
 
-BACKLOG = 60
+BACKLOG = 40
 NAMES = {"kafka": "Kafka", "rabbitmq": "RabbitMQ"}
 
 
