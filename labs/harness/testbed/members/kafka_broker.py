@@ -88,9 +88,10 @@ SMALL: Mapping[str, str] = {
     # A consumer group does not wait three seconds for a second consumer to come.
     "group.initial.rebalance.delay.ms": "0",
     # A broker that was killed is let in again only when its old session has run out (nine seconds
-    # by default): the controller takes it for a second broker of the same number.
-    "broker.session.timeout.ms": "2000",
-    "broker.heartbeat.interval.ms": "500",
+    # by default): the controller takes it for a second broker of the same number. The new one asks
+    # every half second: a short session is over when it asks first.
+    "broker.session.timeout.ms": "1200",
+    "broker.heartbeat.interval.ms": "200",
     # Threads for each listener, of which there is one a link.
     "num.network.threads": "1",
     "num.io.threads": "4",
