@@ -14,6 +14,10 @@ joins the flight of c1, and is given version 1. So a joiner takes what a flight 
   then. (Sent, not taken: a write may be acknowledged while the cache's yes is under way.)
 
 Else the joiner tries again; the next flight departs after it came, so two flights suffice.
+
+And **who found nothing before a flight landed looks again**. The history that goes wrong: a
+thousand look, c1's flight departs and lands while the answer "nothing" to c2's look is still under
+way; c2 sees nobody flying, and asks the database for what the cache has by now.
 """
 
 from __future__ import annotations
@@ -30,17 +34,39 @@ class Flight:
     departed: int
 
 
+@dataclass(slots=True)
+class Looks:
+    """Those who look for one key now. `landed`: the place of the last landing meanwhile."""
+
+    count: int = 0
+    landed: int = -1
+
+
 class SingleFlight:
     """Who leads, per key. With `enabled=False` everybody leads: the control."""
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.enabled = enabled
         self._flights: dict[str, Flight] = {}
+        self._looks: dict[str, Looks] = {}
         self._arrivals = count()
 
     def arrive(self) -> int:
         """A caller has come: its place in the order."""
         return next(self._arrivals)
+
+    def look(self, key: str) -> int:
+        """The caller looks into the cache for `key`: the place of its look, for `looked`."""
+        self._looks.setdefault(key, Looks()).count += 1
+        return self.arrive()
+
+    def looked(self, key: str, place: int) -> bool:
+        """It has its answer. Has a flight landed since? Then "nothing" may be true no more."""
+        looks = self._looks[key]
+        looks.count -= 1
+        if not looks.count:
+            del self._looks[key]
+        return self.enabled and looks.landed > place
 
     def join(self, key: str) -> tuple[Flight, bool]:
         """The flight for `key`, and whether the caller leads it: then it must `land` it."""
@@ -56,6 +82,8 @@ class SingleFlight:
         """The flight is over, well or not; the next caller leads a new one."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
+        if flight.key in self._looks:
+            self._looks[flight.key].landed = self.arrive()
 
     def forget(self, key: str) -> None:
         """The key was written: who comes now must not join what departed before."""

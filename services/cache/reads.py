@@ -89,15 +89,22 @@ class Reader:
         `deadline`: on the event loop's clock. Raises DeadlineExceeded, and what the store raises.
         """
         arrival = self.flights.arrive()
-        waited = False
+        waited = again = False
         while True:
             dirty = self._dirty.get(key)
             if dirty is not None:
                 self._counters.hit("dirty_hit")
                 return Found(Entry(Kind.VALUE, 0, dirty.value), 'hit; detail="not written back"')
-            seen = await self._tier.get(key)
+            look = self.flights.look(key)
+            try:
+                seen = await self._tier.get(key)
+            finally:
+                outdated = self.flights.looked(key, look)
             if seen.entry is not None and seen.entry.answers:
                 return self._hit(key, seen, waited, context)
+            if outdated and not again and seen.shard is not None:
+                again = True  # once: what no cache keeps would land and land while we look
+                continue
             flight, leads = self.flights.join(key)
             if leads:
                 self._depart(flight, seen, context)

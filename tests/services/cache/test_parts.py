@@ -100,6 +100,28 @@ def test_a_write_ends_the_joining() -> None:
     assert flights.join("a") == (after, False), "the old flight's landing ends nothing of the new"
 
 
+def test_a_look_that_a_landing_overtook_says_nothing() -> None:
+    """c2 looks before c1's flight lands, and is answered after it; c3 looks after it."""
+    flights = SingleFlight()
+    c2 = flights.look("a")
+    other = flights.look("b")
+    flight, _ = flights.join("a")
+    flights.land(flight)
+    c3 = flights.look("a")
+    assert not flights.looked("b", other), "another key's flight"
+    assert not flights.looked("a", c3)
+    assert flights.looked("a", c2)
+    c4 = flights.look("a")
+    assert not flights.looked("a", c4), "nothing is kept of a key that nobody looks for"
+
+
+def test_without_single_flight_nobody_looks_again() -> None:
+    flights = SingleFlight(enabled=False)
+    look = flights.look("a")
+    flights.land(flights.join("a")[0])
+    assert not flights.looked("a", look)
+
+
 # --- entries
 
 

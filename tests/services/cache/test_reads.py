@@ -51,6 +51,31 @@ async def test_single_flight_lets_one_request_through(bed: Bed, guard: str) -> N
     assert sum(cache.counters.reads.values()) == 1_000
 
 
+async def test_who_found_nothing_before_a_flight_landed_looks_again(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "The history that goes wrong": the answer to its look is under way while another's flight
+    departs and lands. One request reaches the store."""
+    cache = await bed.start("c1", guard="none", engine_timeout_ms="4000")
+    await bed.put("hot", 17, "n1")
+    look, looked, may_know = cache.tier.get, asyncio.Event(), asyncio.Event()
+
+    async def slowly(key: str) -> Any:
+        seen = await look(key)
+        looked.set()
+        await may_know.wait()
+        return seen
+
+    monkeypatch.setattr(cache.tier, "get", slowly)
+    late = asyncio.create_task(bed.get("hot"))
+    await looked.wait()
+    monkeypatch.setattr(cache.tier, "get", look)
+    assert (await bed.get("hot"))[1].startswith("fwd=miss")
+    may_know.set()
+    assert (await late)[1].startswith("hit")
+    assert cache.counters.store_reads == 1
+
+
 async def test_single_flight_over_http(bed: Bed) -> None:
     """The same with requests: 300 connections at once."""
     cache = await bed.start("c1", engine_timeout_ms="4000")
