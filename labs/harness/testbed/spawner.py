@@ -168,7 +168,8 @@ class Spawner:
         return found
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Until the zygote hangs up, or somebody cancels every task there is: a second Ctrl-C.
+        """Until the zygote hangs up, or every task there is gets cancelled: asyncio does that when
+        an interrupt has reached its loop (orderly.py keeps them from it, not every test does).
 
         Who then still waits for an answer, to end its nodes in good order, would wait in vain: so
         nobody reads any more means the same as nobody is there, and the run is killed at once.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from labs.harness.testbed import launcher
-from labs.harness.testbed.cluster import NodeExited, TestbedError, ZygoteDied, until
+from labs.harness.testbed.cluster import Cluster, NodeExited, TestbedError, ZygoteDied, until
 from labs.harness.testbed.description import ClusterSpec, NodeSpec, kv_cluster
 from labs.harness.testbed.local import LocalTestbed
 from labs.harness.testbed.registry import identify
@@ -33,6 +33,11 @@ class TestLocal(SubstrateContract):
     async def testbed(self, tmp_path: Path) -> AsyncIterator[LocalTestbed]:
         async with LocalTestbed(tmp_path, modules=MODULES) as testbed:
             yield testbed
+
+
+async def pids_of(cluster: Cluster) -> list[int]:
+    statuses = await cluster.statuses(within_s=5)
+    return [said["pid"] for said in statuses.values() if said]
 
 
 def alive(pids: list[int]) -> list[int]:
@@ -82,8 +87,7 @@ async def test_the_zygotes_death_takes_the_nodes_and_is_told(
     with pytest.raises(ZygoteDied, match="this run can't go on"):  # noqa: PT012 - its __aexit__
         async with testbed, testbed.cluster(echo_cluster()) as cluster:
             await cluster.ready(READY_WITHIN_S)
-            statuses = await cluster.statuses(within_s=5)
-            pids = [said["pid"] for said in statuses.values() if said]
+            pids = await pids_of(cluster)
             assert len(alive(pids)) == 3
             await cluster.pause("n1")
             os.kill(testbed.spawner.launched.process.pid, signal.SIGKILL)
@@ -106,8 +110,7 @@ async def test_who_waits_for_an_answer_that_nobody_reads_is_told(tmp_path: Path)
     with pytest.raises(ZygoteDied, match="nobody listens to it"):  # noqa: PT012 - its __aexit__
         async with testbed, testbed.cluster(echo_cluster()) as cluster:
             await cluster.ready(READY_WITHIN_S)
-            statuses = await cluster.statuses(within_s=5)
-            pids = [said["pid"] for said in statuses.values() if said]
+            pids = await pids_of(cluster)
             testbed.spawner._reading.cancel()
             with pytest.raises(ZygoteDied):
                 await cluster.kill("n1")
