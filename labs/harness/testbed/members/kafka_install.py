@@ -23,6 +23,7 @@ from pathlib import Path
 
 from labs.harness.testbed.errors import TestbedError
 from labs.harness.testbed.members import kafka_broker, kafka_classes
+from labs.harness.testbed.members.kept import kept
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 VERSION = "4.3.0"
@@ -52,8 +53,7 @@ class Missing(TestbedError):
 
 def home() -> Path:
     """Where this version of Kafka is, or would be."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "faultline" / f"kafka-{VERSION}"
+    return kept(f"kafka-{VERSION}")
 
 
 def missing() -> str:

@@ -23,7 +23,6 @@ machine's is neither used nor met.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
 import struct
@@ -39,6 +38,7 @@ from labs.harness.testbed.members.kind import (
     Question,
     Version,
 )
+from labs.harness.testbed.members.rabbitmq_modules import quick_to_find
 
 if TYPE_CHECKING:
     import asyncio
@@ -160,7 +160,7 @@ class LocalRabbitMQ(LocalMember):
         # The port makes the name this run's: two nodes of one name on a machine refuse each other.
         name = f"{self.spec.name}-{distribution}@localhost"
         variables = environment(name, str(data), str(data), int(distribution))
-        variables |= _quick_to_find(Path(self._server).resolve().parents[1] / "plugins", data)
+        variables |= quick_to_find(Path(self._server).resolve().parents[1] / "plugins")
         words = [f"{key}={value}" for key, value in variables.items()]
         return [shutil.which("env") or "/usr/bin/env", *words, self._server]
 
@@ -192,34 +192,6 @@ def environment(name: str, data: str, files: str, distribution: int) -> dict[str
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(arguments),
         "ERL_CRASH_DUMP_BYTES": "0",
     }
-
-
-def _quick_to_find(plugins: Path, data: Path) -> dict[str, str]:
-    """Where RabbitMQ finds its modules, and no plugins.
-
-    Of its start most is looking for a thousand modules in ninety directories, most of them of
-    plugins; so Erlang's and its own are linked into one, which is asked first. And though no plugin
-    is enabled it would read sixty, with their schemas of the configuration. Measured, on a busy
-    machine: 5.8 s of CPU before, 3.1 after.
-    """
-    known, modules = data / "known", data / "modules"
-    if not modules.exists():
-        known.mkdir(exist_ok=True)
-        for itself in plugins.glob("rabbit-[0-9]*"):
-            (known / itself.name).symlink_to(itself)
-        modules.mkdir()
-        erlang = Path(shutil.which("erl") or "").resolve().parents[1] / "lib"
-        for path in (*plugins.glob("*/ebin/*.beam"), *erlang.glob("*/ebin/*.beam")):
-            application = path.parts[-3].rpartition("-")[0]
-            # Erlang looks into these two before all others as it is.
-            if application in ("kernel", "stdlib"):
-                continue
-            if application.startswith("rabbitmq_") and application != "rabbitmq_prelaunch":
-                continue  # a plugin
-            with contextlib.suppress(FileExistsError):
-                (modules / path.name).symlink_to(path)
-    found = {"RABBITMQ_SERVER_CODE_PATH": str(modules)}
-    return found | ({"RABBITMQ_PLUGINS_DIR": str(known)} if any(known.iterdir()) else {})
 
 
 def _conf(settings: Mapping[str, str]) -> str:
