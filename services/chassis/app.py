@@ -185,7 +185,8 @@ class App:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._runner: web.ServerRunner | None = None
-        self._in_flight = 0  # without the peers' WebSockets, which never end by themselves
+        # Without the peers' WebSockets, which never end by themselves.
+        self._in_flight: dict[Context, web.BaseRequest] = {}
         self._draining = False
         self._drained = asyncio.Event()
         self.port = 0
@@ -230,8 +231,8 @@ class App:
         outcome = "ok"
         response: web.StreamResponse
         # A stream (the WebSocket of a peer) never ends by itself; nobody waits for it to finish.
-        counted = context.path not in self._streams
-        self._in_flight += counted
+        if context.path not in self._streams:
+            self._in_flight[context] = request
         try:
             response = await self._route(request.method, context.path)(request, context)
         except ServiceError as exc:
@@ -247,9 +248,8 @@ class App:
             bug = InternalError("a bug in the service; the node's log has it")
             response, outcome = problem_response(bug), bug.slug
         finally:
-            self._in_flight -= counted
-            if self._draining and not self._in_flight:
-                self._drained.set()
+            self._in_flight.pop(context, None)
+            self._look()
         if not response.prepared:
             headers = response.headers
             headers["X-Request-Id"] = context.request_id
@@ -290,6 +290,7 @@ class App:
             _Server(
                 self.handle,
                 request_factory=self._make_request,
+                gone=self._look,
                 access_log=None,
                 keepalive_timeout=KEEPALIVE_S,
                 max_line_size=LINE_BYTES_MAX,
@@ -307,15 +308,24 @@ class App:
         self.port = self._runner.addresses[0][1]
 
     async def drain(self, grace_s: float) -> None:
-        """Accept no more; return when all that is being answered is, or after `grace_s`."""
+        """Accept no more; return when all that is being answered is, or after `grace_s`.
+
+        A caller who has hung up is not waited for: no answer reaches them, and a service that was
+        overloaded has seconds of such work before it.
+        """
         if self._runner is not None:
             for site in list(self._runner.sites):
                 await site.stop()
         self._draining = True
-        if self._in_flight:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self._drained.wait()
+        self._look()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._drained.wait()
+
+    def _look(self) -> None:
+        """Something has ended, or somebody gone: is anybody still to be answered?"""
+        if self._draining and not any(each.transport for each in self._in_flight.values()):
+            self._drained.set()
 
     async def close(self) -> None:
         """Hang up."""
@@ -338,7 +348,15 @@ class _Server(web.Server):
 class _RequestHandler(RequestHandler):
     """Answers what is not even HTTP, too, as problem+json."""
 
-    __slots__ = ()
+    __slots__ = ("_gone",)
+
+    def __init__(self, *arguments: Any, gone: Callable[[], None], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._gone = gone
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self._gone()
 
     def handle_error(
         self,

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Back(Service):
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
         self.received: list[tuple[dict[str, str], Any]] = []
+        self.asked = asyncio.Event()
         self.app.add("POST", "/answer", self.answer)
         self.app.add("POST", "/missing", self.missing)
         self.app.add("POST", "/never", self.never)
@@ -52,6 +53,7 @@ class Back(Service):
         raise NotFound("no such thing")
 
     async def never(self, _: web.BaseRequest, __: Context) -> web.Response:
+        self.asked.set()
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -184,6 +186,43 @@ async def test_health_status_and_metrics_come_with_it(tmp_path: Path) -> None:
             assert (status["node"], status["pid"]) == ("front", os.getpid())
         async with session.get(base + "/metrics") as response:
             assert "requests_total" in await response.text()
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def a_caller_at(back: Back) -> asyncio.StreamWriter:
+    """Of `/never`: its connection, once the request is being answered."""
+    _, writer = await asyncio.open_connection("127.0.0.1", back.app.port)
+    writer.write(b"POST /never HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    await back.asked.wait()
+    return writer
+
+
+@pytest.mark.parametrize("leaves", ["before the stop", "during it"])
+async def test_a_stop_waits_for_no_caller_who_has_hung_up(
+    leaves: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An overloaded service has seconds of work before it that nobody wants any more."""
+    monkeypatch.setattr("services.chassis.service.GRACE_S", 1e6)
+    back = Back(config("back", tmp_path))
+    await back.start()
+    writer = await a_caller_at(back)
+    if leaves == "before the stop":
+        await hang_up(writer)
+    stopping = asyncio.create_task(back.stop())
+    if leaves == "during it":
+        with pytest.raises(ConnectionError):  # it accepts no more: it waits for this one
+            while True:
+                _, knock = await asyncio.open_connection("127.0.0.1", back.app.port)
+                await hang_up(knock)
+        assert not stopping.done()
+        await hang_up(writer)
+    async with asyncio.timeout(20):
+        await stopping
 
 
 PROGRAM = """
