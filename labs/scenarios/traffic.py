@@ -85,7 +85,7 @@ async def scale(stage: Stage, scaler: Autoscaler, load: RequestWorkload, before:
 async def compare_policies(stage: Stage) -> None:
     slow_ms: dict[str, float] = {}
     for name in POLICIES:
-        load = await through(stage, name, 15 if name == "ip-hash" else 60)
+        load = await through(stage, name, 15 if name == "ip-hash" else 48)
         slow_ms[name] = percentile([each.ms for each in load.ended], 90)
         used = {each.node for each in load.ended if each.node}
     stage.figures(least=slow_ms["least"], choices=slow_ms["two-choices"], used=len(used),

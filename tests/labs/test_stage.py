@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -69,3 +71,36 @@ async def test_a_leader_that_one_never_hears_makes_the_run_invalid() -> None:
 
     with pytest.raises(InvalidRun, match="all follow"):
         await stage_of(cluster).followed(within_s=0.1)
+
+
+class Load:
+    """A workload that ends once all of `meeting` have been told to stop; `error`: then raised."""
+
+    lateness_s = 0.0
+
+    def __init__(self, meeting: asyncio.Barrier, error: Exception | None = None) -> None:
+        self._meeting, self._error = meeting, error
+        self.stopped = False
+
+    async def start(self, *_: Any) -> None:
+        pass
+
+    async def stop(self) -> None:
+        await self._meeting.wait()
+        self.stopped = True
+        if self._error:
+            raise self._error
+
+
+async def test_workloads_stop_together() -> None:
+    """Stopped one after another, the last would go on until the first had its last answer."""
+    meeting = asyncio.Barrier(3)
+    loads = [Load(meeting), Load(meeting, RuntimeError("a bug of the load")), Load(meeting)]
+    stage = stage_of(Mock())
+    stage.story = Mock()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(RuntimeError, match="a bug of the load"):
+            async with stage.running(*loads):
+                pass
+    assert all(each.stopped for each in loads)

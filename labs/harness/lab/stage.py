@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeVar, overload
@@ -223,13 +224,23 @@ class Stage:
 
     @asynccontextmanager
     async def running(self, *workloads: Workload) -> AsyncIterator[None]:
-        """Keep the workloads running; they stop together, also when the scenario fails."""
-        async with AsyncExitStack() as stack:
-            stack.callback(self.story.pause)
+        """Keep the workloads running; they stop together, also when the scenario fails.
+
+        One after another they would not: a spike at three places went on at the last of them until
+        the callers of the first two had given up.
+        """
+        started: list[Workload] = []
+        try:
             for workload in workloads:
                 await workload.start(self.cluster, self.recorder, self.story.progress)
-                stack.push_async_callback(workload.stop)
+                started.append(workload)
             yield
+        finally:
+            self.story.pause()
+            stops = (workload.stop() for workload in started)
+            for outcome in await asyncio.gather(*stops, return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
         late_ms = max(workload.lateness_s for workload in workloads) * 1000
         for stage in self.together:
             stage.figures(load_late_ms=round(late_ms, 1))
