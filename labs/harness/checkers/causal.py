@@ -103,7 +103,8 @@ def causal(made: Sessions) -> dict[int, list[int]]:
         node = nodes[number]
         clock = current[node.session]
         source = node.source
-        if source >= 0:
+        # A write that is in the past already has brought its own past with it.
+        if source >= 0 and clock[nodes[source].session] <= nodes[source].place:
             clock = list(map(max, clock, clocks[source]))
             current[node.session] = clock
         if node.reads and node.key in writes:
