@@ -86,7 +86,7 @@ def test_the_benchmark_says_when_go_is_absent(monkeypatch: pytest.MonkeyPatch) -
     case = bench.Case("small", lambda: [simulated(100)], goal_ratio=0.5, runs=1)
     took, verdicts = bench.ours(case, case.make(), 10)
     assert verdicts == ["Ok"]
-    assert bench.judge(case, took, None) == ("<= 0.5x", None)
+    assert bench.judge(case, took, None) == ("<= 0.50x", None)
 
 
 WEIRD: tuple[Any, ...] = (None, 0, -1.5, True, "x", [], [1], [[1]], [["r", 1]], {}, {"a": "b"})

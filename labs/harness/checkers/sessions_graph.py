@@ -52,33 +52,32 @@ def build(history: History) -> Sessions:
         NotDifferentiated: a value was written twice to one key.
         ValueError: another operation than read, write, cas.
     """
-    # Only of pending writes it matters whether somebody saw them.
-    observed = _observed(history) if any(op.type == "info" for op in history.ops) else set()
+    observed = {(op.key, freeze(op.output)) for op in history.ops if _is_read(op)}
+    observed |= {
+        (op.key, freeze(op.value[0])) for op in history.ops if op.f == "cas" and op.type != "fail"
+    }
     made = Sessions()
-    nodes, sessions = made.nodes, made.sessions
     numbers: dict[int, int] = {}
     writers: dict[Write, int] = {}
     for op in history.ops:
-        f, written = op.f, None
-        if f not in ("read", "write", "cas"):
-            raise ValueError(f"a register has no operation {f!r} (it has read, write, cas)")
-        if op.type == "fail" or (op.type == "info" and f == "read"):
+        if op.f not in ("read", "write", "cas"):
+            raise ValueError(f"a register has no operation {op.f!r} (it has read, write, cas)")
+        if op.type == "fail" or (op.type == "info" and op.f == "read"):
             continue
-        if f != "read":
-            written = freeze(op.value if f == "write" else op.value[1])
-            if op.type == "info" and (op.key, written) not in observed:
-                continue
-        session = numbers.get(op.process)
-        if session is None:
-            session = numbers[op.process] = len(sessions)
-            sessions.append([])
-        number, mine = len(nodes), sessions[session]
-        nodes.append(Node(number, op, session, len(mine), -1, op.key, f != "write", f != "read"))
-        mine.append(number)
-        if f != "read":
-            if written is None or (op.key, written) in writers:
+        written = None if op.f == "read" else freeze(op.value if op.f == "write" else op.value[1])
+        if op.type == "info" and (op.key, written) not in observed:
+            continue
+        session = numbers.setdefault(op.process, len(numbers))
+        if session == len(made.sessions):
+            made.sessions.append([])
+        node = Node(len(made.nodes), op, session, len(made.sessions[session]), key=op.key)
+        node.reads, node.writes = op.f != "write", op.f != "read"
+        if node.writes:
+            if (op.key, written) in writers or written is None:
                 raise NotDifferentiated(f"{written!r} was written to {op.key!r} twice")
-            writers[op.key, written] = number
+            writers[op.key, written] = node.number
+        made.nodes.append(node)
+        made.sessions[session].append(node.number)
     for node in made.nodes:
         if node.reads:
             value = freeze(node.op.output if node.op.f == "read" else node.op.value[0])
@@ -89,15 +88,8 @@ def build(history: History) -> Sessions:
     return made
 
 
-def _observed(history: History) -> set[Write]:
-    """What reads and compare-and-sets found."""
-    found = {
-        (op.key, freeze(op.output)) for op in history.ops if op.f == "read" and op.type == "ok"
-    }
-    found |= {
-        (op.key, freeze(op.value[0])) for op in history.ops if op.f == "cas" and op.type != "fail"
-    }
-    return found
+def _is_read(op: Op) -> bool:
+    return op.f == "read" and op.type == "ok"
 
 
 def topological(made: Sessions, extra: dict[int, list[int]] | None = None) -> list[int]:
@@ -105,35 +97,27 @@ def topological(made: Sessions, extra: dict[int, list[int]] | None = None) -> li
 
     Shorter than the nodes iff these relations form a cycle: then it holds those before the cycle.
     """
-    nodes, sessions = made.nodes, made.sessions
-    before: dict[int, list[int]] = {}
-    for number, followers in (extra or {}).items():
-        for follower in followers:
-            before.setdefault(follower, []).append(number)
-    # Each session goes on until its next node waits for another session's.
-    done = bytearray(len(nodes))
-    reached = [0] * len(sessions)
-    waiting: dict[int, list[int]] = {}  # by the node that they wait for
-    order: list[int] = []
-    going = list(range(len(sessions)))
-    while going:
-        session = going.pop()
-        numbers = sessions[session]
-        for place in range(reached[session], len(numbers)):
-            number = numbers[place]
-            awaited = nodes[number].source
-            if awaited < 0 or done[awaited]:
-                awaited = -1
-                if number in before:
-                    awaited = next((each for each in before[number] if not done[each]), -1)
-            if awaited >= 0:
-                reached[session] = place
-                waiting.setdefault(awaited, []).append(session)
-                break
-            done[number] = 1
-            order.append(number)
-            if number in waiting:
-                going += waiting.pop(number)
+    count = len(made.nodes)
+    missing = [0] * count
+    after: list[list[int]] = [[] for _ in range(count)]
+    for session in made.sessions:
+        for at in range(1, len(session)):
+            after[session[at - 1]].append(session[at])
+            missing[session[at]] += 1
+    for node in made.nodes:
+        if node.source >= 0:
+            after[node.source].append(node.number)
+            missing[node.number] += 1
+    for before, followers in (extra or {}).items():
+        for number in followers:
+            after[before].append(number)
+            missing[number] += 1
+    order = [number for number in range(count) if not missing[number]]
+    for number in order:  # grows while it is read
+        for follower in after[number]:
+            missing[follower] -= 1
+            if not missing[follower]:
+                order.append(follower)
     return order
 
 
