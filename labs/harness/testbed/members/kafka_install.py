@@ -18,12 +18,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from labs.harness.testbed.errors import TestbedError
 from labs.harness.testbed.members import kafka_broker, kafka_classes
-from labs.harness.testbed.members.kept import kept
+from labs.harness.testbed.members.kept import kept, making
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 VERSION = "4.3.0"
@@ -113,17 +112,9 @@ def fetch() -> str:
     maven = shutil.which("mvn")
     if maven is None:
         raise Missing("Maven is not here: install it (Debian: apt-get install maven)")
-    home().parent.mkdir(parents=True, exist_ok=True)
-    # Made beside its place and moved there when whole: half of it is never taken for all.
-    with tempfile.TemporaryDirectory(prefix=".kafka-", dir=home().parent) as draft:
-        whole = Path(draft) / "kafka"
-        _copy_artefacts(maven, Path(draft), whole / "libs")
-        _format(whole)
-        try:
-            whole.rename(home())
-        except OSError:
-            if not home().is_dir():  # else somebody else has fetched it meanwhile
-                raise
+    with making(home()) as draft:
+        _copy_artefacts(maven, draft.parent, draft / "libs")
+        _format(draft)
     _write_classes()
     return f"Apache Kafka {VERSION} fetched: {home()}"
 

@@ -20,11 +20,10 @@ import contextlib
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from labs.harness.testbed.members.kept import kept
+from labs.harness.testbed.members.kept import kept, making
 
 # Started by name; the rest follows from what each application says it needs.
 STARTED = ("rabbit", "mnesia")
@@ -70,21 +69,13 @@ def _needed(applications: Mapping[str, Path]) -> Iterator[Path]:
 
 
 def _make(whole: Path, needed: list[Path], plugins: Path) -> None:
-    """All of it or nothing: another run may be at it at the same time, or this one be killed."""
-    whole.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".rabbitmq-", dir=whole.parent) as temporary:
-        draft = Path(temporary) / "draft"
+    with making(whole) as draft:
         for name in ("known", "modules"):
-            (draft / name).mkdir(parents=True)
+            (draft / name).mkdir()
         for itself in plugins.glob("rabbit-[0-9]*"):  # no plugins, and so none of their schemas
             (draft / "known" / itself.name).symlink_to(itself)
         for directory in needed:
             _link(directory, draft / "modules")
-        try:
-            draft.rename(whole)
-        except OSError:
-            if not whole.is_dir():  # else the other was first
-                raise
 
 
 def _link(directory: Path, modules: Path) -> None:
