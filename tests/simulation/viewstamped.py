@@ -81,7 +81,7 @@ class ViewstampedInvariants(CommittedLog):
     # ---- the properties ---------------------------------------------------------------------
 
     def term_at(self, core: Viewstamped, index: int) -> int | None:
-        return core.log.view(index)
+        return core.log.term(index)
 
     def _primary(self, node: Node, core: Viewstamped, records: list[Any]) -> None:
         """In a view one replica leads, in one life of its process."""
@@ -93,26 +93,26 @@ class ViewstampedInvariants(CommittedLog):
             last, last_view = before[2:]
             anew = any(isinstance(record, Snapshot) for record in records)
             written = [record.index for record in records if isinstance(record, Entry)]
-            if log.view(last) not in (None, last_view) or (
+            if log.term(last) not in (None, last_view) or (
                 not anew and min(written, default=last + 1) <= last
             ):
                 raise Violation(
                     APPEND_ONLY,
                     f"the log of {node.name} ended with {last} of view {last_view}; now it ends "
-                    f"with {log.last}, and wrote {written}",
+                    f"with {log.last_index}, and wrote {written}",
                 )
-        self._led[node.name] = (node.incarnation, core.view, log.last, log.last_view)
+        self._led[node.name] = (node.incarnation, core.view, log.last_index, log.last_term)
 
     def _survives(self, core: Viewstamped, first: int) -> None:
         """The log of a normal replica holds all that was committed in earlier views."""
         log = core.log
         for number in range(max(first, log.offset, 1), len(self.committed) + 1):
             known = self.committed[number - 1]
-            if known.in_term < core.view and log.view(number) != known.term:
+            if known.in_term < core.view and log.term(number) != known.term:
                 raise Violation(
                     SURVIVES,
                     f"{core.node} is normal in view {core.view} with an entry of view "
-                    f"{log.view(number)} at {number}, where {known} was committed",
+                    f"{log.term(number)} at {number}, where {known} was committed",
                 )
 
     def _commit(self, core: Viewstamped) -> None:
@@ -249,14 +249,14 @@ class ViewstampedRun(LogRun[Outcome]):
 
     def _converged(self) -> bool:
         cores = [_core(node) for node in self.cluster.nodes.values()]
-        last = cores[0].log.last
+        last = cores[0].log.last_index
         return all(
-            core.status_ is Status.NORMAL and core.log.last == core.applied_index == last
+            core.status_ is Status.NORMAL and core.log.last_index == core.applied_index == last
             for core in cores
         ) and any(core.leading for core in cores)
 
     def _entries(self, core: Viewstamped) -> list[Entry]:
-        return core.log.between(core.log.offset, core.log.last)
+        return core.log.between(core.log.offset, core.log.last_index)
 
     def _restarted(self, core: Viewstamped, records: list[Any]) -> Viewstamped:
         return Viewstamped(core.node, core.peers, random=Random(0), nonce=1, records=records)
@@ -264,8 +264,8 @@ class ViewstampedRun(LogRun[Outcome]):
     def _check_restart(self, core: Viewstamped, again: Viewstamped) -> None:
         log, now = again.log, core.log
         after = max(log.offset, now.offset)
-        same = (again.lives, log.last) == (core.lives, now.last)
+        same = (again.lives, log.last_index) == (core.lives, now.last_index)
         if core.peers:  # one that is alone moves to the next view as soon as it restarts
             same = same and again.last_normal_view == core.last_normal_view
-        if not same or log.between(after, log.last) != now.between(after, now.last):
+        if not same or log.between(after, log.last_index) != now.between(after, now.last_index):
             raise Violation(DURABILITY, f"{core.node} would restart as {again.status()}")

@@ -97,7 +97,7 @@ class ZabInvariants(CommittedLog):
             raise Violation("integrity", f"{node.name} delivers {entry}, which nobody proposed")
 
     def term_at(self, core: Zab, index: int) -> int | None:
-        return core.history.epoch(index)
+        return core.history.term(index)
 
     # ---- primaries --------------------------------------------------------------------------
 
@@ -109,14 +109,14 @@ class ZabInvariants(CommittedLog):
         before = self._led.get(node.name)
         if before is None or before[:2] != (node.incarnation, epoch):
             self._primary_integrity(zab, 1)
-        elif zab.history.last_counter < before[2]:
+        elif zab.history.last_index < before[2]:
             raise Violation(
                 "local primary order", f"the history of {zab.node}, the primary, got shorter"
             )
         elif not any(isinstance(record, Snapshot) for record in records):
             # (A snapshot writes the history anew.)
             self._local_primary_order(zab, records, before[2])
-        self._led[node.name] = (node.incarnation, epoch, zab.history.last_counter)
+        self._led[node.name] = (node.incarnation, epoch, zab.history.last_index)
 
     def _local_primary_order(self, zab: Zab, records: list[Any], last_counter: int) -> None:
         """What a primary broadcasts has its epoch, and counters in the order of broadcasting."""
@@ -134,21 +134,21 @@ class ZabInvariants(CommittedLog):
     def _primary_integrity(self, zab: Zab, first: int) -> None:
         """A primary has in its history all that was committed in earlier epochs."""
         history = zab.history
-        for counter in range(max(first, history.base.counter), len(self.committed) + 1):
+        for counter in range(max(first, history.offset), len(self.committed) + 1):
             known = self.committed[counter - 1] if counter else None
             if known is None or known.in_term >= zab.accepted_epoch:
                 continue
-            if history.epoch(counter) != known.term:
+            if history.term(counter) != known.term:
                 raise Violation(
                     "primary integrity",
                     f"{zab.node} leads epoch {zab.accepted_epoch} with epoch "
-                    f"{history.epoch(counter)} at {counter}, where {known} was committed",
+                    f"{history.term(counter)} at {counter}, where {known} was committed",
                 )
 
     def _commit(self, zab: Zab) -> None:
         first = len(self.committed) + 1
         for counter in range(first, zab.commit_index + 1):
-            assert counter > zab.history.base.counter, f"{zab.node} commits {counter}; nobody had"
+            assert counter > zab.history.offset, f"{zab.node} commits {counter}; nobody had"
             entry = zab.history.between(counter - 1, counter)[0]
             if self.committed and entry.term < self.committed[-1].term:
                 raise Violation(
@@ -238,19 +238,19 @@ class ZabRun(LogRun[Outcome]):
 
     def _converged(self) -> bool:
         cores = [_zab(node) for node in self.cluster.nodes.values()]
-        last = cores[0].history.last_counter
-        return all(
-            core.history.last_counter == core.applied_index == last for core in cores
-        ) and any(core.leads() for core in cores)
+        last = cores[0].history.last_index
+        return all(core.history.last_index == core.applied_index == last for core in cores) and any(
+            core.leads() for core in cores
+        )
 
     def _entries(self, core: Zab) -> list[Entry]:
-        return core.history.between(core.history.base.counter, core.history.last_counter)
+        return core.history.between(core.history.offset, core.history.last_index)
 
     def _check_restart(self, core: Zab, again: Zab) -> None:
         there, here = again.history, core.history
         same = (again.current_epoch, there.last) == (core.current_epoch, here.last)
-        after = max(there.base.counter, here.base.counter)
-        last = here.last_counter
+        after = max(there.offset, here.offset)
+        last = here.last_index
         # Not the promise: what comes of losing that is for the primaries to show.
         if not same or there.between(after, last) != here.between(after, last):
             raise Violation(DURABILITY, f"{core.node} would restart as {again.status()}")

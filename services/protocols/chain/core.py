@@ -97,7 +97,7 @@ class Chain(Master):
         for record in records:
             if isinstance(record, Entry):
                 if log.snapshot_index < record.index <= log.last_index:
-                    log.truncate_from(record.index)
+                    log.truncate(record.index - 1)
                 if record.index != log.last_index + 1:
                     raise ValueError(f"entry {record.index} does not follow {log.last_index}")
                 log.append(record)

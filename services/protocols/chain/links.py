@@ -123,7 +123,7 @@ class Links(ChainState):
                 self.emit(
                     "truncate_log", first=entry.index, last=log.last_index, leader=message.src
                 )
-                log.truncate_from(entry.index)
+                log.truncate(entry.index - 1)
             rest = message.entries[position:]
             log.extend(rest)
             self._unpersisted.extend(rest)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from services.protocols.chain.messages import Configuration, Message
 from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
-from services.protocols.raft.log import RaftLog
+from services.protocols.log import Log
 
 if TYPE_CHECKING:
     from services.protocols.chain.messages import Finding
@@ -98,7 +98,7 @@ class ChainState:
         self.ticks = 0
 
         # Persistent state.
-        self.log = RaftLog()  # entry.term is the epoch of the head that took the update in
+        self.log = Log()  # entry.term is the epoch of the head that took the update in
         self.config = NO_CHAIN
 
         # The place in the chain (`take_place`).

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 
 from services.protocols.core import Busy, Entry, NodeId, NotLeader
+from services.protocols.log import batch
 from services.protocols.paxos.messages import P2a, P2b, PValue
-from services.protocols.paxos.slots import batch
 from services.protocols.paxos.state import PaxosState, Role
 
 

@@ -14,8 +14,8 @@ bytes that are here already.
 from __future__ import annotations
 
 from services.protocols.core import NodeId, Snapshot
+from services.protocols.log import batch
 from services.protocols.paxos.messages import Decisions, Learn, SnapshotChunk
-from services.protocols.paxos.slots import batch
 from services.protocols.paxos.state import PaxosState, Role
 
 

@@ -7,8 +7,6 @@ a snapshot stands for go, save the last few (`kept_entries`) for replicas that a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from services.protocols.core import Entry, Snapshot
 from services.protocols.paxos.messages import PValue
 
@@ -86,16 +84,3 @@ class Slots:
             assert slot == pvalue.entry.index > self.decided, (slot, pvalue, self.decided)
             assert pvalue.entry.term <= pvalue.ballot, pvalue
         assert self.last_index >= max(self.accepted, default=self.decided), self.last_index
-
-
-def batch(entries: Sequence[Entry], max_entries: int, max_bytes: int) -> list[Entry]:
-    """The first of `entries`: at most `max_entries`, and `max_bytes` of commands.
-
-    At least one, whatever its size: an entry above the limit must be sent some time.
-    """
-    size = 0
-    for count, entry in enumerate(entries):
-        size += len(entry.command)
-        if count == max_entries or (size > max_bytes and count > 0):
-            return list(entries[:count])
-    return list(entries)

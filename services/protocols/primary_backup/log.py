@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from zlib import crc32
 
 from services.protocols.core import Entry
+from services.protocols.log import batch
 
 NO_DIGEST = 0  # of the empty log
 
@@ -98,15 +99,9 @@ class Log:
         return self._entries[first - self.base_index - 1 : last - self.base_index]
 
     def batch(self, first: int, *, entries_max: int, bytes_max: int) -> list[Entry]:
-        """As many entries from `first` on as the limits allow, one at least if there is one."""
-        batch: list[Entry] = []
-        size = 0
-        for entry in self.entries(first, min(self.last_index, first + entries_max - 1)):
-            size += len(entry.command)
-            if batch and size > bytes_max:
-                break
-            batch.append(entry)
-        return batch
+        """The entries from `first` on, as `services.protocols.log.batch` bounds them."""
+        last = min(self.last_index, first + entries_max - 1)
+        return batch(self.entries(first, last), entries_max, bytes_max)
 
     def last_common(self, index: int, prev_index: int, digests: list[int]) -> int:
         """The last index, from the common `index` on, where `digests` (after `prev_index`, …) and

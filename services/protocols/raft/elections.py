@@ -127,8 +127,12 @@ class Elections(RaftState):
         return None
 
     def log_is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
-        """§5.4.1: the voter denies its vote if its own log is more up-to-date."""
-        return self.log.is_up_to_date(last_log_index, last_log_term)
+        """§5.4.1: the voter denies its vote if its own log is more up-to-date.
+
+        That is the one with the later last term, or, of the same last term, the longer one.
+        """
+        own = self.log.last_term, self.log.last_index
+        return (last_log_term, last_log_index) >= own
 
     def _tell_vote(self, candidate: str, term: int, refusal: str | None, *, pre_vote: bool) -> None:
         if refusal is None:

@@ -86,7 +86,7 @@ class Follower(RaftState):
                 self.emit(
                     "truncate_log", first=entry.index, last=log.last_index, leader=message.src
                 )
-                log.truncate_from(entry.index)
+                log.truncate(entry.index - 1)
             rest = message.entries[position:]
             log.extend(rest)
             self._unpersisted.extend(rest)

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
-from services.protocols.raft.log import RaftLog
+from services.protocols.log import Log
 from services.protocols.raft.messages import AppendEntriesResponse, HardState, Message
 from services.protocols.raft.progress import Progress
 
@@ -73,7 +73,7 @@ class RaftState:
         # Persistent state (figure 2): survives as records.
         self.term = 0
         self.vote: NodeId | None = None
-        self.log = RaftLog()
+        self.log = Log()
 
         # Volatile state.
         self.role = Role.FOLLOWER
@@ -124,7 +124,7 @@ class RaftState:
     def _replay_entry(self, entry: Entry) -> None:
         log = self.log
         if log.snapshot_index < entry.index <= log.last_index:
-            log.truncate_from(entry.index)
+            log.truncate(entry.index - 1)
         if entry.index != log.last_index + 1:
             raise ValueError(f"entry {entry.index} does not follow entry {log.last_index}")
         log.append(entry)

@@ -23,10 +23,10 @@ class Backup(ReplicaState):
             entries[0].index != after + 1 or entries[-1].index != after + len(entries)
         ):  # not something a primary builds: the log must not pay for it
             return
-        if after > log.last:
+        if after > log.last_index:
             self.transfer_from(message.src, target=after + len(entries))
         else:
-            new = entries[log.last - after :]
+            new = entries[log.last_index - after :]
             if new:
                 self.append(new)
         self._learn_commit(message.commit_number)
@@ -35,7 +35,7 @@ class Backup(ReplicaState):
     def on_commit(self, message: Commit) -> None:
         if not self._follows(message):
             return
-        if message.op_number > self.log.last:
+        if message.op_number > self.log.last_index:
             self.transfer_from(message.src, target=message.op_number)
         self._learn_commit(message.commit_number)
         self.acknowledge(message.round)
@@ -68,7 +68,7 @@ class Backup(ReplicaState):
         return False
 
     def _learn_commit(self, commit_number: int) -> None:
-        self.commit_number = max(self.commit_number, min(commit_number, self.log.last))
+        self.commit_number = max(self.commit_number, min(commit_number, self.log.last_index))
 
     def acknowledge(self, round_: int) -> None:
         """One PREPAREOK serves all that came in since the last `ready()`."""
@@ -76,8 +76,8 @@ class Backup(ReplicaState):
         primary = self.primary(self.view)
         pending = self._pending_ok
         if pending is not None and (pending.dst, pending.view) == (primary, self.view):
-            pending.op_number = self.log.last
+            pending.op_number = self.log.last_index
             pending.round = max(pending.round, round_)
             return
-        self._pending_ok = PrepareOk(self.node, primary, self.view, self.log.last, round_)
+        self._pending_ok = PrepareOk(self.node, primary, self.view, self.log.last_index, round_)
         self.send(self._pending_ok)

@@ -209,7 +209,7 @@ class Viewstamped(Reads, ViewChange, Backup, StateTransfer, Recovering):
         records = [snapshot, Incarnation(self.incarnation)]
         if self.founding:
             records.append(Founding(dict(self.founding)))
-        records += self.log.between(snapshot.last_index, self.log.last)
+        records += self.log.between(snapshot.last_index, self.log.last_index)
         if self.status_ is not Status.RECOVERING:
             records.append(ViewState(self.view, self.last_normal_view, dict(self.lives)))
         return records
@@ -237,9 +237,9 @@ class Viewstamped(Reads, ViewChange, Backup, StateTransfer, Recovering):
             "leader": self.leader,
             "commit_index": self.commit_number,
             "applied_index": self.applied_index,
-            "last_index": self.log.last,
-            "last_term": self.log.last_view,
-            "snapshot_index": self.log.checkpoint,
+            "last_index": self.log.last_index,
+            "last_term": self.log.last_term,
+            "snapshot_index": self.log.snapshot_index,
             "suspects": self.suspects,
             "uncommitted_bytes": self.uncommitted_bytes,
             "lease": self.has_lease(),
@@ -257,16 +257,16 @@ class Viewstamped(Reads, ViewChange, Backup, StateTransfer, Recovering):
         """For tests: walks the log. Raises AssertionError, with the numbers."""
         log, who = self.log, f"{self.node} ({self.status_.value}, view {self.view})"
         log.check_invariants()
-        assert log.checkpoint <= self.applied_index <= self.commit_number <= log.last, (
-            f"{who}: checkpoint {log.checkpoint}, applied {self.applied_index}, commit "
-            f"{self.commit_number}, last {log.last}"
+        assert log.snapshot_index <= self.applied_index <= self.commit_number <= log.last_index, (
+            f"{who}: checkpoint {log.snapshot_index}, applied {self.applied_index}, commit "
+            f"{self.commit_number}, last {log.last_index}"
         )
         if self.status_ is Status.RECOVERING:
             assert not self.leading, f"{who}: leads"
             assert not self.suspects, f"{who}: suspects"
             assert not self.last_normal_view, f"{who}: v' {self.last_normal_view}"
             return
-        assert log.last_view <= self.view, f"{who}: log of view {log.last_view}"
+        assert log.last_term <= self.view, f"{who}: log of view {log.last_term}"
         normal = self.status_ is Status.NORMAL
         assert normal == (self.last_normal_view == self.view), f"{who}: {self.last_normal_view}"
         assert self.last_normal_view <= self.view, f"{who}: v' {self.last_normal_view}"
@@ -278,11 +278,13 @@ class Viewstamped(Reads, ViewChange, Backup, StateTransfer, Recovering):
         assert normal, f"{who}: leads"
         assert self.primary(self.view) == self.node, f"{who}: leads"
         assert self.leader == self.node, f"{who}: follows {self.leader}"
-        uncommitted = log.between(self.commit_number, log.last)
+        uncommitted = log.between(self.commit_number, log.last_index)
         waiting = sum(len(entry.command) for entry in uncommitted)
         assert self.uncommitted_bytes == waiting, f"{who}: {self.uncommitted_bytes} ≠ {waiting}"
         for name, peer in self.others.items():
-            assert peer.prepared <= log.last, f"{who}: {name} has {peer.prepared} of {log.last}"
+            assert peer.prepared <= log.last_index, (
+                f"{who}: {name} has {peer.prepared} of {log.last_index}"
+            )
 
 
 if TYPE_CHECKING:

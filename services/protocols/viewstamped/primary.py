@@ -32,21 +32,22 @@ class Primary(ReplicaState):
         self.leading, self.leader = True, self.node
         for peer in self.others:
             self.others[peer] = Peer(heard_tick=self.ticks)
-        self.start_number = self.prepared_number = self.log.last
+        self.start_number = self.prepared_number = self.log.last_index
         self.uncommitted_bytes = sum(
-            len(entry.command) for entry in self.log.between(self.commit_number, self.log.last)
+            len(entry.command)
+            for entry in self.log.between(self.commit_number, self.log.last_index)
         )
         self.round = 0
         self.heartbeat_due = self.ticks + self.heartbeat_ticks
         self.begin_reads()
-        self.emit("become_leader", term=self.view, last_index=self.log.last)
+        self.emit("become_leader", term=self.view, last_index=self.log.last_index)
         for peer in self.peers:
             self.tell_view(peer)
 
     def tell_view(self, peer: str) -> None:
         log = self.log
         self.send(
-            StartView(self.node, peer, self.view, log.last, log.last_view, self.commit_number)
+            StartView(self.node, peer, self.view, log.last_index, log.last_term, self.commit_number)
         )
 
     def propose(self, command: bytes) -> tuple[int, int]:
@@ -62,14 +63,14 @@ class Primary(ReplicaState):
         if size > self.limits.uncommitted_bytes and self.uncommitted_bytes:
             raise Busy(f"{self.uncommitted_bytes} bytes wait to be committed")
         self.uncommitted_bytes = size
-        entry = Entry(self.log.last + 1, self.view, command)
+        entry = Entry(self.log.last_index + 1, self.view, command)
         self.append([entry])
         return entry.index, entry.term
 
     def prepare(self) -> None:
         """PREPARE what is new, to all. A backup that misses one asks for it (transfer.py)."""
         log, limits = self.log, self.limits
-        while self.prepared_number < log.last:
+        while self.prepared_number < log.last_index:
             after = self.prepared_number
             entries = log.batch(after, limits.entries_per_message, limits.bytes_per_message)
             for peer in self.peers:
@@ -95,7 +96,9 @@ class Primary(ReplicaState):
         self.heartbeat_due = self.ticks + self.heartbeat_ticks
         for peer in self.peers:
             self.send(
-                Commit(self.node, peer, self.view, self.log.last, self.commit_number, self.round)
+                Commit(
+                    self.node, peer, self.view, self.log.last_index, self.commit_number, self.round
+                )
             )
 
     def on_prepare_ok(self, message: PrepareOk) -> None:
@@ -103,8 +106,8 @@ class Primary(ReplicaState):
             return
         peer = self.others[message.src]
         peer.heard_tick = self.ticks
-        assert message.op_number <= self.log.last, (
-            f"{message.src} has prepared {message.op_number}, beyond {self.log.last}"
+        assert message.op_number <= self.log.last_index, (
+            f"{message.src} has prepared {message.op_number}, beyond {self.log.last_index}"
         )
         if message.op_number > peer.prepared:
             peer.prepared = message.op_number
@@ -116,7 +119,7 @@ class Primary(ReplicaState):
     def quorum_number(self) -> int:
         """The highest op-number that f backups have prepared: with this replica, a quorum."""
         if self.quorum == 1:
-            return self.log.last
+            return self.log.last_index
         prepared = sorted(peer.prepared for peer in self.others.values())
         return prepared[1 - self.quorum]
 

@@ -105,7 +105,7 @@ class Recovering(ReplicaState):
         if self.status_ is not Status.RECOVERING or self._transfer_in_progress() is not None:
             return
         if message.founding.get(self.node) == self.incarnation:
-            if self.log.last == 0:
+            if self.log.last_index == 0:
                 self._found(message.founding)
             return
         if (message.nonce, message.life) != (self.nonce, self._life):
@@ -129,7 +129,7 @@ class Recovering(ReplicaState):
             known = [self.lives.get(self.node, 0)]
             known += [answer.lives.get(self.node, 0) for answer in responders]
             self._begin_round(max(known) + 1)
-        elif not responders and len(self._answers) == len(self.peers) and self.log.last == 0:
+        elif not responders and len(self._answers) == len(self.peers) and self.log.last_index == 0:
             empty = {answer.src: answer.incarnation for answer in self._answers.values()}
             if empty == self._empty:
                 self._found({self.node: self.incarnation, **empty})
@@ -156,7 +156,7 @@ class Recovering(ReplicaState):
 
     def _found(self, founding: dict[str, int]) -> None:
         """An empty log, and a view that nobody leads: the next one needs a quorum of founders."""
-        assert self.log.last == 0, f"{self.node} founds a group and has {self.log.last}"
+        assert self.log.last_index == 0, f"{self.node} founds a group and has {self.log.last_index}"
         self.founding = dict(founding)
         self.record(Founding(self.founding))
         self.view = FOUNDING_VIEW
@@ -175,7 +175,7 @@ class Recovering(ReplicaState):
         """
         founder = self.founding.get(message.src) == message.incarnation
         if self.status_ is Status.RECOVERING:
-            if message.life == 0 and self.log.last == 0:  # else it has been told of a group
+            if message.life == 0 and self.log.last_index == 0:  # else it has been told of a group
                 self.send(self._response(message.src, message.nonce, 0))
         elif self.status_ is Status.NORMAL or founder:
             if not founder and message.life > self.lives.get(message.src, 0):
@@ -195,8 +195,8 @@ class Recovering(ReplicaState):
             self.incarnation,
             dict(self.founding),
             self.leading,
-            log.last,
-            log.last_view,
+            log.last_index,
+            log.last_term,
             self.commit_number,
             dict(self.lives),
         )

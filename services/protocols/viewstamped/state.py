@@ -145,35 +145,37 @@ class ReplicaState:
                     self.founding = dict(incarnations)
                 case _:
                     raise ValueError(f"not a record of Viewstamped Replication: {record!r}")
-            left_over = self.log.last > 0
+            left_over = self.log.last_index > 0
         if not self.view:
             # An empty disk, or one on which a recovery did not come to its end.
             self.log, self.founding = Log(), {}
             if left_over:
                 self.record(Truncate(0))
             return
-        if self.log.last_view > self.view:
-            raise ValueError(f"log of view {self.log.last_view} but view-number {self.view}")
+        if self.log.last_term > self.view:
+            raise ValueError(f"log of view {self.log.last_term} but view-number {self.view}")
         self._restore = self.log.snapshot
-        self.commit_number = self.applied_index = self.log.checkpoint
+        self.commit_number = self.applied_index = self.log.snapshot_index
         normal = self.view == self.last_normal_view
         self.status_ = Status.NORMAL if normal else Status.VIEW_CHANGE
 
     def _replay_entry(self, entry: Entry) -> None:
         log = self.log
-        if log.checkpoint < entry.index <= log.last:
+        if log.snapshot_index < entry.index <= log.last_index:
             log.truncate(entry.index - 1)
-        if entry.index != log.last + 1:
-            raise ValueError(f"entry {entry.index} does not follow entry {log.last}")
+        if entry.index != log.last_index + 1:
+            raise ValueError(f"entry {entry.index} does not follow entry {log.last_index}")
         log.extend([entry])
 
     def _replay_truncate(self, op_number: int) -> None:
         if op_number == 0:
             self.log = Log()
-        elif self.log.checkpoint <= op_number <= self.log.last:
+        elif self.log.snapshot_index <= op_number <= self.log.last_index:
             self.log.truncate(op_number)
         else:
-            raise ValueError(f"log of {self.log.checkpoint} … {self.log.last} cut at {op_number}")
+            raise ValueError(
+                f"log of {self.log.snapshot_index} … {self.log.last_index} cut at {op_number}"
+            )
 
     # ---- output -----------------------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class ReplicaState:
             f"{self.node} would drop what follows {op_number}, and {self.commit_number} is "
             f"committed; the log of {source} differs"
         )
-        self.emit("truncate_log", first=op_number + 1, last=self.log.last, leader=source)
+        self.emit("truncate_log", first=op_number + 1, last=self.log.last_index, leader=source)
         self.log.truncate(op_number)
         self.record(Truncate(op_number))
 
@@ -239,7 +241,7 @@ class ReplicaState:
 
     def become_normal(self) -> None:
         """The log of this view is complete here."""
-        assert self.log.last_view <= self.view, (self.log.last_view, self.view)
+        assert self.log.last_term <= self.view, (self.log.last_term, self.view)
         self.status_ = Status.NORMAL
         self.last_normal_view = self.view
         self.forget_view_change()

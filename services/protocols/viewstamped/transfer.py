@@ -62,7 +62,7 @@ class StateTransfer(ReplicaState):
                 running.target = max(running.target, target or 0)
             return
         log = self.log
-        after, view = log.last, log.last_view
+        after, view = log.last_index, log.last_term
         if target is not None and target_view is not None:
             after, view = log.meeting_point(target, target_view)
         met = (after, view) == (target, target_view)  # then all up to there is the same
@@ -85,8 +85,8 @@ class StateTransfer(ReplicaState):
         transfer = self._transfer
         assert transfer is not None, f"{self.node} asks nobody"
         if self.status_ is Status.NORMAL:
-            transfer.after = self.log.last  # what came by itself may be compacted already
-        view = self.log.view(transfer.after)
+            transfer.after = self.log.last_index  # what came by itself may be compacted already
+        view = self.log.term(transfer.after)
         assert view is not None, f"{self.node} lacks {transfer.after}, from {self.log.offset} on"
         transfer.asked_tick = self.ticks
         self.send(
@@ -100,7 +100,7 @@ class StateTransfer(ReplicaState):
         transfer = self._transfer
         if transfer is None:
             return
-        if self.status_ is Status.NORMAL and self.log.last >= (transfer.target or 0):
+        if self.status_ is Status.NORMAL and self.log.last_index >= (transfer.target or 0):
             self._transfer = None  # what was missing came by itself
         elif self.ticks - transfer.asked_tick >= 2 * self.heartbeat_ticks:
             if self._receiving is not None and self._receiving[0] == transfer.source:
@@ -126,7 +126,7 @@ class StateTransfer(ReplicaState):
         if message.checkpoint and lent is not None and lent.last_index == message.checkpoint:
             self._send_piece(src, lent, message.offset)
             return
-        matched = log.view(message.op_number) == message.op_view
+        matched = log.term(message.op_number) == message.op_view
         after, view = message.op_number, message.op_view
         if not matched:
             after, view = log.meeting_point(after, view)
@@ -134,7 +134,7 @@ class StateTransfer(ReplicaState):
             # They can only meet where this log has become a checkpoint.
             assert log.snapshot is not None, f"log starts after {log.offset} without a checkpoint"
             self._lent[src] = log.snapshot
-            self.emit("send_snapshot", peer=src, last_index=log.checkpoint)
+            self.emit("send_snapshot", peer=src, last_index=log.snapshot_index)
             self._send_piece(src, log.snapshot, 0)
             return
         self._lent.pop(src, None)
@@ -151,7 +151,7 @@ class StateTransfer(ReplicaState):
                 after,
                 view,
                 entries,
-                log.last,
+                log.last_index,
                 self.commit_number,
             )
         )
@@ -190,7 +190,7 @@ class StateTransfer(ReplicaState):
             return
         if self.status_ is Status.NORMAL:
             # Of one log we are a prefix, so nothing can differ, and what came meanwhile is kept.
-            transfer.after, transfer.matched = self.log.last, True
+            transfer.after, transfer.matched = self.log.last_index, True
             skipped = transfer.after - message.after
             if not message.matched or not 0 <= skipped < len(message.entries):
                 return
@@ -216,8 +216,8 @@ class StateTransfer(ReplicaState):
         """Skip what is here already, cut at the first entry that differs, append the rest."""
         log = self.log
         for position, entry in enumerate(entries):
-            if log.view(entry.index) != entry.term:
-                if entry.index <= log.last:
+            if log.term(entry.index) != entry.term:
+                if entry.index <= log.last_index:
                     self.truncate(entry.index - 1, transfer.source)
                 self.append(entries[position:])
                 break
@@ -231,7 +231,7 @@ class StateTransfer(ReplicaState):
         if number <= self.commit_number:
             self._forget_pieces()  # what it stands for has come by itself
             return
-        if self.log.view(number) == message.op_view:
+        if self.log.term(number) == message.op_view:
             # The entry is here, so the log up to it is the source's, and committed.
             self._forget_pieces()
             self.commit_number = number
@@ -291,7 +291,7 @@ class StateTransfer(ReplicaState):
 
     def cut_behind(self, op_number: int, source: NodeId) -> None:
         """What follows is not in the log of this view."""
-        if self.log.last > op_number:
+        if self.log.last_index > op_number:
             self.truncate(op_number, source)
 
     # ---- checkpoints (§5.1) -----------------------------------------------------------------
@@ -299,9 +299,9 @@ class StateTransfer(ReplicaState):
     def compact(self, index: int, data: bytes) -> None:
         """The state machine after applying `index` is `data`. Older than what we have: ignored."""
         assert index <= self.applied_index, (index, self.applied_index)
-        if index <= self.log.checkpoint:
+        if index <= self.log.snapshot_index:
             return
-        view = self.log.view(index)
+        view = self.log.term(index)
         assert view is not None, f"operation {index} is applied but not in the log"
         self.log.compact(Snapshot(index, view, data), self.limits.kept_entries)
         self._snapshot_changed = True

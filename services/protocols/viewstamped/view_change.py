@@ -112,7 +112,7 @@ class ViewChange(Primary):
             self.primary(self.view),
             self.view,
             self.last_normal_view,
-            self.log.last,
+            self.log.last_index,
             self.commit_number,
             dict(self.lives),
         )
@@ -188,8 +188,8 @@ class ViewChange(Primary):
         """§4.2: it "sets its commit-number to the largest such number it received in the
         DOVIEWCHANGE messages, changes its status to normal, and informs the other replicas"."""
         commit_number = self._chosen_commit - 1
-        assert commit_number <= self.log.last, (
-            f"{self.node} starts view {self.view} with a log up to {self.log.last}, and "
+        assert commit_number <= self.log.last_index, (
+            f"{self.node} starts view {self.view} with a log up to {self.log.last_index}, and "
             f"{commit_number} is committed"
         )
         self.commit_number = max(self.commit_number, commit_number)

@@ -177,7 +177,7 @@ class Zab(Reads, Synchronisation, Follower, Election):
         if self._snapshot_changed:
             snapshot = self.history.snapshot
             assert snapshot is not None
-            rest = self.history.between(snapshot.last_index, self.history.last_counter)
+            rest = self.history.between(snapshot.last_index, self.history.last_index)
             records = [snapshot, Epochs(self.accepted_epoch, self.current_epoch), *rest]
         self._snapshot_changed = self._epochs_changed = False
         return records
@@ -211,9 +211,9 @@ class Zab(Reads, Synchronisation, Follower, Election):
             "leader": self.leader(),
             "commit_index": self.commit_index,
             "applied_index": self.applied_index,
-            "last_index": self.history.last_counter,
+            "last_index": self.history.last_index,
             "last_term": self.history.last.epoch,
-            "snapshot_index": self.history.snapshot_counter,
+            "snapshot_index": self.history.snapshot_index,
             "uncommitted_bytes": self.uncommitted_bytes,
             "peers": {
                 learner.node: {
@@ -230,7 +230,7 @@ class Zab(Reads, Synchronisation, Follower, Election):
         """For tests: walks the history. Raises AssertionError, with the numbers."""
         history, who = self.history, f"{self.node} ({self.role()}, epoch {self.accepted_epoch})"
         history.check_invariants()
-        last, snapshot = history.last, history.snapshot_counter
+        last, snapshot = history.last, history.snapshot_index
         assert self.current_epoch <= self.accepted_epoch, f"{who}: accepts {self.current_epoch}"
         assert last.epoch <= self.accepted_epoch, f"{who}: history of {last}"
         assert snapshot <= self.applied_index <= self.commit_index <= last.counter, (

@@ -127,14 +127,14 @@ class Follower(ZabState):
         history = self.history
         if (
             self.current_epoch < message.epoch
-            and last.counter < history.last_counter
+            and last.counter < history.last_index
             and history.holds(last)
         ):
             assert last.counter >= self.commit_index, (message, self.status())
             self.emit(
                 "truncate_log",
                 first=last.counter + 1,
-                last=history.last_counter,
+                last=history.last_index,
                 leader=message.src,
             )
             self.truncate_history(last.counter)
@@ -155,11 +155,11 @@ class Follower(ZabState):
             or entries[-1].index - first + 1 != len(entries)
         ):
             return True  # not something a leader builds: the history must not pay for it
-        if message.prev.counter > history.last_counter:
+        if message.prev.counter > history.last_index:
             return False
         if message.prev.counter >= self.commit_index and not history.holds(message.prev):
             return False
-        new = entries[history.last_counter + 1 - first :]
+        new = entries[history.last_index + 1 - first :]
         if new and (len(new) == len(entries) or self._continues(message)):
             self.append_entries(new)
         return True
@@ -221,7 +221,7 @@ class Follower(ZabState):
         if self.current_epoch < message.epoch:
             self.set_epochs(self.accepted_epoch, message.epoch)
             self.emit("accept_leader", leader=message.src, term=message.epoch)
-        counter = self.history.last_counter
+        counter = self.history.last_index
         self.send(AckNewLeader(self.node, message.src, message.epoch, counter))
 
     def on_commit_new_leader(self, message: CommitNewLeader) -> None:
@@ -247,7 +247,7 @@ class Follower(ZabState):
             self._acknowledge(message.src, gap=not self._accept(message))
 
     def _acknowledge(self, leader: NodeId, *, gap: bool) -> None:
-        counter, pending = self.history.last_counter, self._pending_ack
+        counter, pending = self.history.last_index, self._pending_ack
         if pending is not None and (pending.dst, pending.epoch) == (leader, self.accepted_epoch):
             # Not handed over yet: one answer serves all that came in since the last ready().
             pending.counter, pending.gap = counter, pending.gap or gap
@@ -263,10 +263,10 @@ class Follower(ZabState):
     def _commit(self, counter: int) -> None:
         """Deliver up to `counter`: all before it as well, so in the order of the zxids; and no
         further than the history goes, for what a proposal lost is missing."""
-        self.commit_index = max(self.commit_index, min(counter, self.history.last_counter))
+        self.commit_index = max(self.commit_index, min(counter, self.history.last_index))
 
     def on_ping(self, message: Ping) -> None:
         if self._accepted(message.src, message.epoch):
             self._commit(message.counter)
-            counter = self.history.last_counter
+            counter = self.history.last_index
             self.send(Pong(self.node, message.src, message.epoch, message.round, counter))

@@ -47,9 +47,7 @@ class Leader(ZabState):
         self.ping_due = self.ticks + self.heartbeat_ticks
         self._discover_until = self.ticks + self.patience()
         self._begin_reads()
-        self.emit(
-            "become_candidate", term=self.accepted_epoch, last_index=self.history.last_counter
-        )
+        self.emit("become_candidate", term=self.accepted_epoch, last_index=self.history.last_index)
         self._choose_epoch()
 
     # ---- phase 1 ----------------------------------------------------------------------------
@@ -145,7 +143,7 @@ class Leader(ZabState):
         """Step l.2.1. The leader is its own first follower, and accepts itself."""
         assert self.phase is Phase.DISCOVERY, self.phase
         self.phase = Phase.SYNCHRONISATION
-        self.initial_counter = self.history.last_counter
+        self.initial_counter = self.history.last_index
         self.set_epochs(self.accepted_epoch, self.accepted_epoch)
         for learner in self.learners.values():
             if learner.stage is Stage.MEASURED:
@@ -157,8 +155,8 @@ class Leader(ZabState):
         learner = self._learner(message.src, message.epoch)
         if learner is None or self.phase < Phase.SYNCHRONISATION:
             return
-        assert self.initial_counter <= message.counter <= self.history.last_counter, (
-            f"{message} outside of {self.initial_counter} … {self.history.last_counter}"
+        assert self.initial_counter <= message.counter <= self.history.last_index, (
+            f"{message} outside of {self.initial_counter} … {self.history.last_index}"
         )
         learner.match_counter = max(learner.match_counter, message.counter)
         self._acceptances.add(learner.node)
@@ -204,7 +202,7 @@ class Leader(ZabState):
         if size > self.limits.uncommitted_bytes and self.uncommitted_bytes:
             raise Busy(f"{self.uncommitted_bytes} bytes wait to be committed")
         self.uncommitted_bytes = size
-        entry = Entry(self.history.last_counter + 1, self.accepted_epoch, command)
+        entry = Entry(self.history.last_index + 1, self.accepted_epoch, command)
         self.append_entries([entry])
         return entry.index, entry.term
 
@@ -219,11 +217,11 @@ class Leader(ZabState):
 
     def _send_proposals(self, learner: Learner) -> None:
         history, limits = self.history, self.limits
-        while learner.next_counter <= history.last_counter:
+        while learner.next_counter <= history.last_index:
             if len(learner.in_flight) >= limits.messages_in_flight:
                 return
             prev = learner.next_counter - 1
-            if prev < history.base.counter:
+            if prev < history.offset:
                 # Compacted since: back to synchronisation, with a snapshot.
                 learner.stage = Stage.MEASURED
                 learner.measure([history.base._replace(counter=prev)])
@@ -257,8 +255,8 @@ class Leader(ZabState):
             learner.rewind(gap_at)
 
     def _acknowledged(self, learner: Learner, counter: int) -> None:
-        assert counter <= self.history.last_counter, (
-            f"{learner.node} claims to have {counter}, beyond {self.history.last_counter}"
+        assert counter <= self.history.last_index, (
+            f"{learner.node} claims to have {counter}, beyond {self.history.last_index}"
         )
         if counter > learner.match_counter:
             learner.match_counter = counter
@@ -270,7 +268,7 @@ class Leader(ZabState):
     def quorum_counter(self) -> int:
         """The last counter that a quorum, this leader included, has accepted in this epoch."""
         if self.quorum == 1:
-            return self.history.last_counter
+            return self.history.last_index
         matches = sorted(learner.match_counter for learner in self.learners.values())
         return matches[1 - self.quorum]  # the leader is the one more that makes the quorum
 

@@ -110,14 +110,14 @@ class ZabState:
         history = self.history
         for record in records:
             if isinstance(record, Entry):
-                if record.index != history.last_counter + 1:
+                if record.index != history.last_index + 1:
                     raise ValueError(f"entry {record.index} does not follow {history.last}")
                 history.extend([record])
             elif isinstance(record, Epochs):
                 self.accepted_epoch = record.accepted_epoch
                 self.current_epoch = record.current_epoch
             elif isinstance(record, Truncate):
-                if not history.snapshot_counter <= record.counter <= history.last_counter:
+                if not history.snapshot_index <= record.counter <= history.last_index:
                     raise ValueError(f"history of {history.last} cannot end at {record.counter}")
                 history.truncate(record.counter)
             elif isinstance(record, Snapshot):

@@ -31,7 +31,7 @@ class Synchronisation(Leader):
         learner.sent_tick = self.ticks
         if learner.snapshot is None and not history.holds(learner.last):
             common = history.common(learner.ends)
-            if common >= history.base.counter:
+            if common >= history.offset:
                 self.send(Trunc(src, dst, epoch, history.zxid(common)))
                 return
             self._begin_snapshot(learner)
@@ -116,9 +116,9 @@ class Synchronisation(Leader):
         (It may be older: a leader's snapshot can arrive while the state is being written.)
         """
         assert index <= self.applied_index, (index, self.applied_index)
-        if index <= self.history.snapshot_counter:
+        if index <= self.history.snapshot_index:
             return
-        epoch = self.history.epoch(index)
+        epoch = self.history.term(index)
         assert epoch is not None, f"counter {index} is applied but not in the history"
         self.history.compact(Snapshot(index, epoch, data), self.limits.kept_entries)
         self._snapshot_changed = True

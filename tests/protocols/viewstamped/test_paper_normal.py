@@ -57,7 +57,7 @@ def test_a_backup_waits_for_all_earlier_requests() -> None:
     backup.step(Prepare("n1", "n2", 2, 2, entries([2], first=3), 0, 0))
     ready = backup.ready()
 
-    assert backup.log.last == 1
+    assert backup.log.last_index == 1
     assert [(m.dst, m.op_number) for m in of(ready, PrepareOk)] == [("n1", 1)]
     assert [(m.dst, m.op_number, m.op_view) for m in of(ready, GetState)] == [("n1", 1, 2)]
 
@@ -122,7 +122,7 @@ def test_messages_of_earlier_views_are_dropped() -> None:
     backup.step(Commit("n1", "n3", 2, 2, 1, 1))
 
     assert not backup.ready()
-    assert (backup.log.last, backup.commit_number) == (1, 0)
+    assert (backup.log.last_index, backup.commit_number) == (1, 0)
 
 
 def test_a_later_view_is_entered_by_state_transfer() -> None:
@@ -186,7 +186,7 @@ def test_a_checkpoint_replaces_what_is_gone() -> None:
 
     assert ("n3", "install_snapshot") in group.events
     assert group.applied["n3"] == [f"w{number}" for number in range(5)]
-    assert group.cores["n3"].log.last == 5
+    assert group.cores["n3"].log.last_index == 5
 
 
 def test_pieces_of_a_checkpoint_that_came_by_itself_are_not_asked_for() -> None:
@@ -289,7 +289,7 @@ def test_a_new_primary_reads_nothing_until_its_log_is_committed() -> None:
     group.settle(lambda message: not isinstance(message, PrepareOk))
     [leader] = [name for name in group.primaries() if name != "n1"]
     core = group.cores[leader]
-    assert (core.log.last, core.commit_number) == (1, 0)
+    assert (core.log.last_index, core.commit_number) == (1, 0)
 
     core.read(7)
     group.carry_out(leader)

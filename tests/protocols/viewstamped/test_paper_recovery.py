@@ -131,7 +131,7 @@ def test_it_is_normal_when_it_has_the_whole_log() -> None:
     group.settle()
 
     assert group.cores["n3"].status_ is Status.NORMAL
-    assert group.cores["n3"].log.last == 4
+    assert group.cores["n3"].log.last_index == 4
     group.run(HEARTBEAT)
     assert group.applied["n3"] == ["w0", "w1", "w2", "w3"]
     assert isinstance(group.disks["n3"][-1], ViewState)
@@ -180,7 +180,7 @@ def test_a_wiped_replica_is_no_witness(core: type[Viewstamped]) -> None:
     group.run(6 * ELECTION)
     if core is WipedReplicaAnswers:
         [other] = [name for name in group.primaries() if name != leader]
-        assert group.cores[other].log.last == 0, "began without x"
+        assert group.cores[other].log.last_index == 0, "began without x"
         return
     assert not [name for name in group.primaries() if name != leader]
     group.heal()
@@ -212,17 +212,17 @@ def test_a_recovery_that_was_cut_short_begins_anew() -> None:
         group.settle()
     group.crash("n3", wipe=True)
     group.start("n3")
-    while group.cores["n3"].log.last < 2:
+    while group.cores["n3"].log.last_index < 2:
         group.arrive(group.take())
     group.crash("n3")
     group.start("n3")
-    assert (group.cores["n3"].status_, group.cores["n3"].log.last) == (Status.RECOVERING, 0)
+    assert (group.cores["n3"].status_, group.cores["n3"].log.last_index) == (Status.RECOVERING, 0)
     group.run(4 * HEARTBEAT)
 
     assert group.applied["n3"] == ["w0", "w1", "w2", "w3"]
     group.crash("n3")
     group.start("n3")
-    assert group.cores["n3"].log.last == 4
+    assert group.cores["n3"].log.last_index == 4
 
 
 def test_each_recovery_is_a_life() -> None:
@@ -265,12 +265,12 @@ def test_promises_of_an_old_life_do_not_count(core: type[Viewstamped]) -> None:
     group.arrive([slow])
     if core is NoCrashVector:
         assert group.cores["n2"].leading
-        assert group.cores["n2"].log.last == 0, "view 3 has begun without x"
+        assert group.cores["n2"].log.last_index == 0, "view 3 has begun without x"
         return
     assert not group.cores["n2"].leading
     group.settle()
     assert group.cores["n2"].leading
-    assert group.cores["n2"].log.last == 1
+    assert group.cores["n2"].log.last_index == 1
 
 
 # ---- founding -----------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_a_moved_replica_answers_the_old_view_no_more() -> None:
     moved.step(Prepare("n1", "n3", 2, 1, entries([2], first=2), 0, 0))
 
     assert not of(moved.ready(), PrepareOk)
-    assert moved.log.last == 1
+    assert moved.log.last_index == 1
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_nothing_is_thrown_away_before_its_replacement_is_known_to_differ() -> N
     backup = replica("n3", [2, 2, 2], view=3, normal=2)
     backup.step(StartView("n2", "n3", 3, 4, 3, 0))
     ready = backup.ready()
-    assert (backup.log.last, ready.persist) == (3, [])
+    assert (backup.log.last_index, ready.persist) == (3, [])
 
     backup.step(NewState("n2", "n3", 3, True, 3, 2, entries([3], first=4), 4, 0))
     assert backup.ready().persist == [*entries([3], first=4), ViewState(3, 3, {})]

@@ -32,8 +32,8 @@ class Invariants:
         for core in cores:
             core.check_invariants()
             log = core.log
-            for entry in log.between(log.offset, log.last):
-                here = (log.view(entry.index - 1), entry.command)
+            for entry in log.between(log.offset, log.last_index):
+                here = (log.term(entry.index - 1), entry.command)
                 first = self._entries.setdefault((entry.index, entry.term), here)
                 assert here == first, f"log matching: {core.node}: {entry} after {here[0]}: {first}"
             if core.leading:
@@ -41,7 +41,7 @@ class Invariants:
                 assert known == core.node, f"{known} and {core.node} lead view {core.view}"
             if core.status_ is Status.NORMAL:
                 for entry, view in self._applied.values():
-                    lacks = core.view > view and log.view(entry.index) not in (None, entry.term)
+                    lacks = core.view > view and log.term(entry.index) not in (None, entry.term)
                     assert not lacks, f"{core.node} lacks {entry} in view {core.view}"
 
 
@@ -78,10 +78,12 @@ class ViewstampedInterpreter(Interpreter):
         if core.status_ is Status.RECOVERING:
             assert found.status_ is Status.RECOVERING, f"{node.name}: {node.records}"
             return
-        here, there = ((c.last_normal_view, c.lives, c.log.last) for c in (core, found))
+        here, there = ((c.last_normal_view, c.lives, c.log.last_index) for c in (core, found))
         assert here == there, f"{node.name}: on disk {there}, in memory {here}"
         after = max(found.log.offset, core.log.offset)
-        assert found.log.between(after, found.log.last) == core.log.between(after, core.log.last)
+        assert found.log.between(after, found.log.last_index) == core.log.between(
+            after, core.log.last_index
+        )
 
     # ---- commands ---------------------------------------------------------------------------
 
@@ -162,14 +164,14 @@ def _core(node: Node) -> Viewstamped:
 
 
 def _last(core: Viewstamped) -> str:
-    return f"{core.log.last}/{core.log.last_view}"
+    return f"{core.log.last_index}/{core.log.last_term}"
 
 
 def _row(core: Viewstamped) -> dict[int, str]:
     """Op-number → what `log` shows of it."""
     log = core.log
     row = {log.offset: "checkpoint"} if log.offset else {}
-    for entry in log.between(log.offset, log.last):
+    for entry in log.between(log.offset, log.last_index):
         mark = "✓" if entry.index <= core.commit_number else ""
         row[entry.index] = f"{entry.term} {entry.command.decode()}{mark}"
     return row

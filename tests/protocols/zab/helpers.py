@@ -133,7 +133,7 @@ def ack_epoch(
 
 def ack_leader(core: Zab, *sources: str, counter: int | None = None) -> Ready:
     """ACK-LD from these, for all that the leader has."""
-    counter = core.history.last_counter if counter is None else counter
+    counter = core.history.last_index if counter is None else counter
     for src in sources:
         core.step(AckNewLeader(src, core.node, core.accepted_epoch, counter))
     return core.ready()
@@ -158,7 +158,7 @@ def tick(core: Zab, count: int) -> None:
 def epochs_of(core: Zab) -> list[int]:
     """The epochs of its history."""
     history = core.history
-    return [e.term for e in history.between(history.base.counter, history.last_counter)]
+    return [e.term for e in history.between(history.offset, history.last_index)]
 
 
 class Ensemble:

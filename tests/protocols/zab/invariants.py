@@ -30,13 +30,13 @@ class Invariants:
 
     def _prefixes(self, zab: Zab) -> None:
         history = zab.history
-        for entry in history.between(history.base.counter, history.last_counter):
-            here = (history.epoch(entry.index - 1), entry.command)
+        for entry in history.between(history.offset, history.last_index):
+            here = (history.term(entry.index - 1), entry.command)
             first = self._entries.setdefault((entry.index, entry.term), here)
             assert here == first, f"prefixes: {zab.node} has {entry} after {here[0]}: {first}"
 
     def _primary_integrity(self, zab: Zab) -> None:
         for entry, epoch in self._applied.values():
-            if zab.accepted_epoch > epoch and entry.index > zab.history.base.counter:
-                held = zab.history.epoch(entry.index)
+            if zab.accepted_epoch > epoch and entry.index > zab.history.offset:
+                held = zab.history.term(entry.index)
                 assert held == entry.term, f"primary integrity: {zab.node} lacks {entry}"

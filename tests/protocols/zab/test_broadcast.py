@@ -141,7 +141,7 @@ def test_what_is_uncommitted_is_bounded() -> None:
     core.propose(b"ab")
     with pytest.raises(Busy):
         core.propose(b"cd")
-    assert core.history.last_counter == 1
+    assert core.history.last_index == 1
 
 
 def test_the_window_of_proposals_is_bounded() -> None:

@@ -49,9 +49,9 @@ class ZabInterpreter(Interpreter):
         found, zab = self._core(node), _zab(node)
         epochs = [(each.accepted_epoch, each.current_epoch) for each in (found, zab)]
         assert epochs[0] == epochs[1], f"{node.name}: {node.records}"
-        after = max(found.history.base.counter, zab.history.base.counter)
+        after = max(found.history.offset, zab.history.offset)
         assert found.history.last == zab.history.last, f"{node.name}: {node.records}"
-        histories = [h.between(after, h.last_counter) for h in (found.history, zab.history)]
+        histories = [h.between(after, h.last_index) for h in (found.history, zab.history)]
         assert histories[0] == histories[1], f"{node.name}: on disk {histories[0]}"
 
     # ---- commands ---------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def _zab(node: Node) -> Zab:
 def _row(zab: Zab) -> dict[int, str]:
     """Counter → what `log` shows of it."""
     history = zab.history
-    row = {history.base.counter: "snapshot"} if history.base.counter else {}
-    for entry in history.between(history.base.counter, history.last_counter):
+    row = {history.offset: "snapshot"} if history.offset else {}
+    for entry in history.between(history.offset, history.last_index):
         mark = "✓" if entry.index <= zab.commit_index else ""
         row[entry.index] = f"{entry.term} {entry.command.decode()}{mark}"
     return row

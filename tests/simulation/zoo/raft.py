@@ -86,7 +86,7 @@ class LateAppendEntriesTruncates(Raft):
         if first <= self.commit_index:
             super()._merge(message)
             return
-        self.log.truncate_from(first)
+        self.log.truncate(first - 1)
         self.log.extend(message.entries)
         self._unpersisted.extend(message.entries)
 

@@ -41,7 +41,7 @@ class EmptyMajorityFounds(Viewstamped):
 
     def _first_round(self) -> None:
         empty = [answer for answer in self._answers.values() if answer.view == 0]
-        if len(empty) + 1 >= self.quorum and self.log.last == 0:
+        if len(empty) + 1 >= self.quorum and self.log.last_index == 0:
             names = {answer.src: answer.incarnation for answer in empty}
             self._found({self.node: self.incarnation, **names})
         else:
@@ -78,7 +78,7 @@ class CommitBeforeQuorum(Viewstamped):
 
     def quorum_number(self) -> int:
         if self.quorum <= 2:
-            return self.log.last
+            return self.log.last_index
         return sorted(peer.prepared for peer in self.others.values())[2 - self.quorum]
 
 
@@ -119,7 +119,7 @@ class DropsBeforeItFetches(Viewstamped):
         self, source: str, *, target: int | None = None, target_view: int | None = None
     ) -> None:
         entering = self.status_ is Status.VIEW_CHANGE and self._transfer is None
-        if entering and self.log.last > self.commit_number:
+        if entering and self.log.last_index > self.commit_number:
             self.truncate(self.commit_number, source)
         super().transfer_from(source, target=target, target_view=target_view)
 

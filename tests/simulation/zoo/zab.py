@@ -93,7 +93,7 @@ class CommitBeforeSynchronised(Zab):
     def on_diff(self, message: Diff) -> None:
         super().on_diff(message)
         if self._hears(message.src, message.epoch):
-            self._commit(self.history.last_counter)
+            self._commit(self.history.last_index)
 
     def on_trunc(self, message: Trunc) -> None:
         if message.last.counter >= self.commit_index:  # else the core notices by itself
@@ -155,7 +155,7 @@ class AcknowledgesBeyondAGap(Zab):
 
     def on_propose(self, message: Propose) -> None:
         super().on_propose(message)
-        if self._pending_ack and message.prev.counter > self.history.last_counter:
+        if self._pending_ack and message.prev.counter > self.history.last_index:
             self._pending_ack.counter = message.entries[-1].index
             self._pending_ack.gap = False
 

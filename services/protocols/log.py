@@ -1,5 +1,8 @@
 """The log as a node holds it in memory: a snapshot, and the entries behind it.
 
+One for all protocols that order one log. Its words are those of `core.Entry`: index and term stand
+for op-number and view, or for the counter and the epoch of a zxid.
+
 Entries below the snapshot's last index may be kept for a while (`kept_entries`), so that a follower
 that is a little late when the leader compacts need not be sent the whole state.
 """
@@ -15,11 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def _term_of(entry: Entry) -> int:
+def term_of(entry: Entry) -> int:
     return entry.term
 
 
-class RaftLog:
+def batch(entries: list[Entry], max_entries: int, max_bytes: int) -> list[Entry]:
+    """The first of `entries`: at most `max_entries`, and `max_bytes` of commands.
+
+    At least one, if there is one, whatever its size: it must be sent some time.
+    """
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(entry.command)
+        if count == max_entries or (size > max_bytes and count > 0):
+            return entries[:count]
+    return entries
+
+
+class Log:
     """Entries `offset + 1 … last_index`; `offset_term` is the term of the entry at `offset`.
 
     Positions start at 1; index 0 (term 0) stands for "before the first entry" and always matches.
@@ -57,30 +73,15 @@ class RaftLog:
 
     def between(self, after: int, upto: int) -> list[Entry]:
         """The entries with after < index ≤ upto."""
-        assert self.offset <= after <= upto <= self.last_index, (after, upto, self.last_index)
-        return self._entries[after - self.offset : upto - self.offset]
+        offset = self.offset
+        assert offset <= after <= upto <= self.last_index, (offset, after, upto, self.last_index)
+        return self._entries[after - offset : upto - offset]
 
     def batch(self, after: int, max_entries: int, max_bytes: int) -> list[Entry]:
-        """The next entries after `after`: at most `max_entries`, and `max_bytes` of commands.
-
-        At least one, whatever its size: an entry above the limit must be sent some time.
-        """
-        assert self.offset <= after < self.last_index, (after, self.offset, self.last_index)
+        """The next entries after `after`, as `batch` bounds them."""
+        assert self.offset <= after <= self.last_index, (self.offset, after, self.last_index)
         start = after - self.offset
-        entries = self._entries[start : start + max_entries]
-        size = 0
-        for count, entry in enumerate(entries):
-            size += len(entry.command)
-            if size > max_bytes and count > 0:
-                return entries[:count]
-        return entries
-
-    def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
-        """Is a log that ends with these at least as up-to-date as this one (§5.4.1)?"""
-        last_term = self.last_term
-        if last_log_term != last_term:
-            return last_log_term > last_term
-        return last_log_index >= self.last_index
+        return batch(self._entries[start : start + max_entries], max_entries, max_bytes)
 
     def append(self, entry: Entry) -> None:
         assert entry.index == self.last_index + 1, (entry.index, self.last_index)
@@ -92,20 +93,21 @@ class RaftLog:
         self._entries.extend(entries)
         self.last_index = entries[-1].index
 
-    def truncate_from(self, index: int) -> None:
-        """Drop the entry at `index` and all that follow it."""
-        assert max(self.offset, self.snapshot_index) < index <= self.last_index, index
-        del self._entries[index - self.offset - 1 :]
-        self.last_index = index - 1
+    def truncate(self, last_index: int) -> None:
+        """Drop everything after `last_index`."""
+        least = max(self.offset, self.snapshot_index)
+        assert least <= last_index <= self.last_index, (least, last_index, self.last_index)
+        del self._entries[last_index - self.offset :]
+        self.last_index = last_index
 
     def first_index_of_term_at(self, index: int) -> int:
         """The first index held that has the same term as the entry at `index`."""
         term = self.entry(index).term
-        return self.offset + 1 + bisect_left(self._entries, term, key=_term_of)
+        return self.offset + 1 + bisect_left(self._entries, term, key=term_of)
 
     def last_index_of_term(self, term: int) -> int | None:
         """The last index whose entry has `term`; None when no entry held has it."""
-        position = bisect_right(self._entries, term, key=_term_of)
+        position = bisect_right(self._entries, term, key=term_of)
         if position > 0 and self._entries[position - 1].term == term:
             return self.offset + position
         return self.offset if position == 0 and self.offset_term == term else None
@@ -122,7 +124,7 @@ class RaftLog:
         self.offset, self.offset_term = offset, term
 
     def reset(self, snapshot: Snapshot) -> None:
-        """Discard the entire log; `snapshot` stands for everything (figure 13, rule 7)."""
+        """Discard the entire log; `snapshot` stands for everything."""
         self.snapshot = snapshot
         self._entries.clear()
         self.offset = self.last_index = snapshot.last_index
@@ -130,7 +132,7 @@ class RaftLog:
 
     def check_invariants(self) -> None:
         assert self.last_index == self.offset + len(self._entries), (self.last_index, self.offset)
-        assert self.offset <= self.snapshot_index or self.offset == 0, self.offset
+        assert self.offset <= self.snapshot_index, (self.offset, self.snapshot_index)
         term = self.offset_term
         for index, entry in enumerate(self._entries, self.offset + 1):
             assert entry.index == index, (entry.index, index)
