@@ -61,7 +61,7 @@ class Commanders(PaxosState):
         self.next_slot = self.takeover_slot + 1
         self.uncommitted_bytes = sum(len(entry.command) for entry in self.pending)
         self.round = 0
-        self._begin_reads()
+        self.begin_reads()
         no_ops = sum(slot not in highest for slot in taken)
         self.emit(
             "become_leader",
@@ -119,7 +119,7 @@ class Commanders(PaxosState):
     def broadcast_heartbeat(self) -> None:
         """A new round: every answer to it proves that this ballot was still adopted after now."""
         self.round += 1
-        self._note_round_sent()
+        self.note_round_sent(self.round)
         self.heartbeat_due = self.ticks + self.heartbeat_ticks
         for peer in self.peers:
             self._send_p2a(peer, self._unanswered(peer))
@@ -154,7 +154,7 @@ class Commanders(PaxosState):
         self.advance()
         if message.round > peer.round:
             peer.round = message.round
-            self._confirm_round()
+            self.confirm_round()
 
     def is_chosen(self, commander: Commander) -> bool:
         """Has a majority of acceptors accepted its pvalue?"""
@@ -177,14 +177,14 @@ class Commanders(PaxosState):
             # A leader that nobody hears would keep its clients waiting, and serve no one.
             self.become_follower(None, "no majority heard for an election timeout")
             return
-        self._watch_lease()
+        self.watch_lease()
         if self.ticks >= self.heartbeat_due:
             self.broadcast_heartbeat()
 
     def _leave_leadership(self) -> None:
         self.commanders, self.pending = {}, deque()
         self.uncommitted_bytes = 0
-        self._refuse_reads()
+        self.refuse_reads()
 
     # ---- what it needs of the other parts ---------------------------------------------------
 
@@ -192,19 +192,4 @@ class Commanders(PaxosState):
         raise NotImplementedError
 
     def preempted(self, ballot: int, src: NodeId) -> None:
-        raise NotImplementedError
-
-    def _begin_reads(self) -> None:
-        raise NotImplementedError
-
-    def _note_round_sent(self) -> None:
-        raise NotImplementedError
-
-    def _confirm_round(self) -> None:
-        raise NotImplementedError
-
-    def _refuse_reads(self) -> None:
-        raise NotImplementedError
-
-    def _watch_lease(self) -> None:
         raise NotImplementedError

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready, check_configuration
 from services.protocols.paxos.acceptor import Acceptor
 from services.protocols.paxos.messages import (
     Accepted,
@@ -64,12 +64,7 @@ class Paxos(Scout, Acceptor, Replica, Reads):
     ) -> None:
         if lease_ticks is None:
             lease_ticks = election_ticks * 3 // 4
-        if node in peers or len(set(peers)) != len(peers):
-            raise ValueError(f"the peers of {node} must be the other members, once each: {peers}")
-        if not 1 <= heartbeat_ticks <= election_ticks // 2:
-            raise ValueError("heartbeat_ticks must be from 1 to half of election_ticks")
-        if not 0 <= lease_ticks < election_ticks:
-            raise ValueError("lease_ticks must be from 0 to less than election_ticks")
+        check_configuration(node, peers, election_ticks, heartbeat_ticks, lease_ticks)
         super().__init__(
             node,
             tuple(peers),
@@ -82,7 +77,7 @@ class Paxos(Scout, Acceptor, Replica, Reads):
         self._teaching = {}
         self.commanders, self.pending = {}, deque()
         self._leave_campaign()
-        self._begin_reads()
+        self.begin_reads()
         self.replay(records)
         self._handlers: dict[type, Callable[[Any], None]] = {
             P0a: self.on_p0a,

@@ -1,118 +1,48 @@
 """Linearizable reads without a slot of their own: by a quorum's confirmation, or by lease.
 
-*Confirmation* (the default). The read index is the decided slot when the round begins. The read
-may be served once (1) all slots that the leader took over (up to `takeover_slot`) are decided, and
-(2) a majority answered in its ballot to a heartbeat sent *after* the read was asked for. Why that
-is enough: let a write be acknowledged before the read began, decided in ballot b'. If b' is below
-the leader's ballot b, phase 1 found it, so it is among the slots of (1). If b' = b, the leader
-decided it itself. If b' > b, a majority had adopted b' by then, and one of them would be in the
-majority of (2), and would have answered with a ballot above b. One round serves all reads that
-wait; while it is out, later ones gather for the next. (Raft needs a no-op for (1); here the scout
-has found what may be decided, and a take-over that finds nothing can serve reads at once.)
+*Confirmation* (the default; `rounds.py`). The read index is the decided slot when the round begins.
+The read may be served once (1) all slots that the leader took over (up to `takeover_slot`) are
+decided, and (2) a majority answered in its ballot to a heartbeat sent *after* the read was asked
+for. Why that is enough: let a write be acknowledged before the read began, decided in ballot b'. If
+b' is below the leader's ballot b, phase 1 found it, so it is among the slots of (1). If b' = b, the
+leader decided it itself. If b' > b, a majority had adopted b' by then, and one of them would be in
+the majority of (2), and would have answered with a ballot above b. (Raft needs a no-op for (1);
+here the scout has found what may be decided, and a take-over that finds nothing can serve reads at
+once.)
 
 *Lease.* An acceptor that answered a heartbeat promises no other ballot until `election_ticks`
 after it was received (acceptor.py), so no other leader is active before `election_ticks` after it
-was *sent*. For `lease_ticks` from there the leader answers by itself. That compares durations on
-different clocks: **it trusts that no clock runs more than (election_ticks − 1) / lease_ticks times
-as fast as another**. Where that does not hold a lease read can be stale; a confirmed one cannot.
+was *sent*.
 """
 
 from __future__ import annotations
 
-from collections import deque
-
-from services.protocols.core import Busy, NotLeader, ReadGrant, ReadRefusal
+from services.protocols.core import NodeId
 from services.protocols.paxos.commander import Commanders
 from services.protocols.paxos.state import Role
 
 
 class Reads(Commanders):
-    """Reads that wait for a round, and the lease that a round renews."""
+    """What `ReadRounds` has to know of Paxos."""
 
-    _waiting_reads: list[int]  # asked for, no round begun for them
-    _asked_reads: list[int]  # waiting for the answer to round _asked_round
-    _asked_round: int
-    _asked_index: int
-    _rounds_sent: deque[tuple[int, int]]  # (round, tick) of rounds not yet confirmed
-    _confirmed_round: int
-    _confirmed_tick: int  # when the newest round that a majority answered was sent
-    _lease_held: bool
+    def leads(self) -> bool:
+        return self.role is Role.LEADER
 
-    def _begin_reads(self) -> None:
-        self._waiting_reads = []
-        self._asked_reads = []
-        self._asked_round = 0
-        self._asked_index = 0
-        self._rounds_sent = deque()
-        self._confirmed_round = 0
-        self._confirmed_tick = 0
-        self._lease_held = False
+    def leads_in(self) -> int:
+        return self.ballot
 
-    def read(self, read_id: int, *, lease: bool = False) -> None:
-        """Ask for a linearizable read. Raises NotLeader, or Busy when too many wait."""
-        if self.role is not Role.LEADER:
-            raise NotLeader(self.leader)
-        if lease and self.has_lease():
-            self._reads.append(ReadGrant(read_id, self.slots.decided))
-            return
-        if len(self._waiting_reads) + len(self._asked_reads) >= self.limits.waiting_reads:
-            raise Busy(f"{self.limits.waiting_reads} reads wait")
-        self._waiting_reads.append(read_id)
+    def known_leader(self) -> NodeId | None:
+        return self.leader
 
-    def has_lease(self) -> bool:
-        """May this leader answer a read without asking anybody, if clocks can be trusted?"""
-        if self.slots.decided < self.takeover_slot:
-            return False
-        if self.quorum == 1:
-            return True
-        return self._confirmed_round > 0 and self.ticks - self._confirmed_tick < self.lease_ticks
+    def read_index(self) -> int:
+        return self.slots.decided
 
-    def ask_for_reads(self) -> None:
-        """Called by ready(): begin a round if reads wait and none is out."""
-        if not self._waiting_reads or self._asked_reads or self.slots.decided < self.takeover_slot:
-            return
-        self._asked_reads, self._waiting_reads = self._waiting_reads, []
-        self._asked_index = self.slots.decided
-        if self.quorum == 1:
-            self._grant_asked_reads()
-            return
+    def reads_from(self) -> int:
+        return self.takeover_slot
+
+    def send_round(self) -> int:
         self.broadcast_heartbeat()
-        self._asked_round = self.round
+        return self.round
 
-    def _note_round_sent(self) -> None:
-        self._rounds_sent.append((self.round, self.ticks))
-
-    def _confirm_round(self) -> None:
-        """Some follower answered a newer round: has a majority?"""
-        rounds = sorted(peer.round for peer in self.acceptors.values())
-        confirmed = rounds[1 - self.quorum]
-        if confirmed <= self._confirmed_round:
-            return
-        self._confirmed_round = confirmed
-        sent = self._rounds_sent
-        while sent and sent[0][0] <= confirmed:
-            self._confirmed_tick = sent.popleft()[1]
-        self._lease_held = self.has_lease()
-        if self._asked_reads and confirmed >= self._asked_round:
-            self._grant_asked_reads()
-
-    def _grant_asked_reads(self) -> None:
-        assert self.takeover_slot <= self._asked_index <= self.slots.decided, self._asked_index
-        index = self._asked_index
-        self._reads.extend(ReadGrant(read_id, index) for read_id in self._asked_reads)
-        self._asked_reads = []
-
-    def _refuse_reads(self) -> None:
-        for read_id in self._asked_reads + self._waiting_reads:
-            self._reads.append(ReadRefusal(read_id, self.leader))
-        self._lose_lease("no longer the leader")
-        self._begin_reads()
-
-    def _watch_lease(self) -> None:
-        if self._lease_held and not self.has_lease():
-            self._lose_lease("no majority answered in time")
-
-    def _lose_lease(self, reason: str) -> None:
-        if self._lease_held:
-            self._lease_held = False
-            self.emit("lease_lost", term=self.ballot, reason=reason)
+    def rounds_answered(self) -> list[int]:
+        return [peer.round for peer in self.acceptors.values()]

@@ -21,6 +21,7 @@ from services.protocols.paxos.messages import (
     Record,
 )
 from services.protocols.paxos.slots import Slots
+from services.protocols.rounds import ReadRounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +71,7 @@ class Peer:
         self.round = 0  # the newest heartbeat round it has answered
 
 
-class PaxosState:
+class PaxosState(ReadRounds):
     """Fields and the steps that belong to no part. `ticks` counts calls of `tick()`."""
 
     def __init__(

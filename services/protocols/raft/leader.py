@@ -34,7 +34,7 @@ class Leader(RaftState):
         self.uncommitted_bytes = sum(
             len(entry.command) for entry in self.log.between(self.commit_index, self.log.last_index)
         )
-        self._begin_reads()
+        self.begin_reads()
         # §8: a no-op, because entries of earlier terms are only committed through one of this term
         # (§5.4.2), and until then the leader does not know what is committed.
         self.no_op_index = self.log.last_index + 1
@@ -110,7 +110,7 @@ class Leader(RaftState):
     def broadcast_heartbeat(self) -> None:
         """A new round: every answer to it proves that this leader was recognised after now."""
         self.round += 1
-        self._note_round_sent()
+        self.note_round_sent(self.round)
         self.heartbeat_due = self.ticks + self.heartbeat_ticks
         for peer in self.progress.values():
             prev = peer.next_index - 1
@@ -150,7 +150,7 @@ class Leader(RaftState):
             self._rejected(peer, message)
         if message.round > peer.round:
             peer.round = message.round
-            self._confirm_round()
+            self.confirm_round()
 
     def _matched(self, peer: Progress, match_index: int, in_round: int) -> None:
         assert match_index <= self.log.last_index, (
@@ -240,32 +240,17 @@ class Leader(RaftState):
             # A leader that nobody hears would keep its clients waiting, and serve no one.
             self.become_follower(self.term, None, "no majority heard for an election timeout")
             return
-        self._watch_lease()
+        self.watch_lease()
         self._watch_transfer()
         if self.ticks >= self.heartbeat_due:
             self.broadcast_heartbeat()
 
     def _leave_leadership(self) -> None:
         self.uncommitted_bytes = 0
-        self._refuse_reads()
+        self.refuse_reads()
         self._end_transfer()
 
     # ---- what the leader needs of the other parts -------------------------------------------
-
-    def _begin_reads(self) -> None:
-        raise NotImplementedError
-
-    def _note_round_sent(self) -> None:
-        raise NotImplementedError
-
-    def _confirm_round(self) -> None:
-        raise NotImplementedError
-
-    def _refuse_reads(self) -> None:
-        raise NotImplementedError
-
-    def _watch_lease(self) -> None:
-        raise NotImplementedError
 
     def _begin_snapshot(self, peer: Progress) -> None:
         raise NotImplementedError

@@ -10,6 +10,7 @@ from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal
 from services.protocols.log import Log
 from services.protocols.raft.messages import AppendEntriesResponse, HardState, Message
 from services.protocols.raft.progress import Progress
+from services.protocols.rounds import ReadRounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +45,7 @@ class Limits:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
-class RaftState:
+class RaftState(ReadRounds):
     """Fields and the steps that belong to no role.
 
     `ticks` counts calls of `tick()`; everything with time in it is a difference of two counts.

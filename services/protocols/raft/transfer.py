@@ -43,7 +43,7 @@ class Transfer(Reads):
         target = self.transfer_target
         assert target is not None
         if self.progress[target].match_index == self.log.last_index:
-            self._give_up_lease()
+            self.give_up_lease()
             self.emit("transfer_timeout_now", target=target, term=self.term)
             self.send(TimeoutNow(self.node, target, self.term))
 

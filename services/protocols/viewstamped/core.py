@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready, check_configuration
 from services.protocols.viewstamped.backup import Backup
 from services.protocols.viewstamped.messages import (
     Commit,
@@ -70,12 +70,7 @@ class Viewstamped(Reads, ViewChange, Backup, StateTransfer, Recovering):
     ) -> None:
         if lease_ticks is None:
             lease_ticks = election_ticks * 3 // 4
-        if node in peers or len(set(peers)) != len(peers):
-            raise ValueError(f"the peers of {node} must be the other members, once each: {peers}")
-        if not 1 <= heartbeat_ticks <= election_ticks // 2:
-            raise ValueError("heartbeat_ticks must be from 1 to half of election_ticks")
-        if not 0 <= lease_ticks < election_ticks:
-            raise ValueError("lease_ticks must be from 0 to less than election_ticks")
+        check_configuration(node, peers, election_ticks, heartbeat_ticks, lease_ticks)
         if nonce < 1:
             raise ValueError(f"a nonce is a positive number, not {nonce}")
         super().__init__(

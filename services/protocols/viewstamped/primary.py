@@ -92,7 +92,7 @@ class Primary(ReplicaState):
     def broadcast_commit(self) -> None:
         """A new round: every answer to it proves that this primary was followed after now."""
         self.round += 1
-        self.note_round_sent()
+        self.note_round_sent(self.round)
         self.heartbeat_due = self.ticks + self.heartbeat_ticks
         for peer in self.peers:
             self.send(
@@ -147,20 +147,3 @@ class Primary(ReplicaState):
     def leave_leadership(self) -> None:
         self.uncommitted_bytes = 0
         self.refuse_reads()
-
-    # ---- what the primary needs of reads.py ---------------------------------------------------
-
-    def begin_reads(self) -> None:
-        raise NotImplementedError
-
-    def note_round_sent(self) -> None:
-        raise NotImplementedError
-
-    def confirm_round(self) -> None:
-        raise NotImplementedError
-
-    def refuse_reads(self) -> None:
-        raise NotImplementedError
-
-    def watch_lease(self) -> None:
-        raise NotImplementedError

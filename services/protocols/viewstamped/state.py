@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
+from services.protocols.rounds import ReadRounds
 from services.protocols.viewstamped.log import Log
 from services.protocols.viewstamped.messages import (
     Founding,
@@ -59,7 +60,7 @@ class Peer:
     heard_tick: int = 0
 
 
-class ReplicaState:
+class ReplicaState(ReadRounds):
     """Fields, and the steps that belong to no sub-protocol.
 
     `ticks` counts calls of `tick()`; everything with time in it is a difference of two counts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready, check_configuration
 from services.protocols.zab.election import Election
 from services.protocols.zab.follower import Follower
 from services.protocols.zab.learner import Stage
@@ -65,10 +65,7 @@ class Zab(Reads, Synchronisation, Follower, Election):
         heartbeat_ticks: int = 3,
         limits: Limits | None = None,
     ) -> None:
-        if node in peers or len(set(peers)) != len(peers):
-            raise ValueError(f"the peers of {node} must be the other members, once each: {peers}")
-        if not 1 <= heartbeat_ticks <= election_ticks // 2:
-            raise ValueError("heartbeat_ticks must be from 1 to half of election_ticks")
+        check_configuration(node, peers, election_ticks, heartbeat_ticks)
         super().__init__(
             node,
             tuple(peers),
@@ -77,7 +74,7 @@ class Zab(Reads, Synchronisation, Follower, Election):
             heartbeat_ticks=heartbeat_ticks,
             limits=limits or Limits(),
         )
-        self._begin_reads()
+        self.begin_reads()
         self.replay(records)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Notification: self.on_notification,

@@ -46,7 +46,7 @@ class Leader(ZabState):
         self.round_of_pings = 0
         self.ping_due = self.ticks + self.heartbeat_ticks
         self._discover_until = self.ticks + self.patience()
-        self._begin_reads()
+        self.begin_reads()
         self.emit("become_candidate", term=self.accepted_epoch, last_index=self.history.last_index)
         self._choose_epoch()
 
@@ -329,7 +329,7 @@ class Leader(ZabState):
             learner.rewind(message.counter)
         if message.round > learner.round:
             learner.round = message.round
-            self._confirm_round()
+            self.confirm_round()
 
     def _leave_leadership(self) -> None:
         self.uncommitted_bytes = 0
@@ -340,10 +340,4 @@ class Leader(ZabState):
     # ---- what the leader needs of the other parts -------------------------------------------
 
     def synchronise(self, learner: Learner) -> None:
-        raise NotImplementedError
-
-    def _begin_reads(self) -> None:
-        raise NotImplementedError
-
-    def _confirm_round(self) -> None:
         raise NotImplementedError

@@ -1,12 +1,10 @@
 """Linearizable reads without a transaction: the leader asks a quorum whether it still leads.
 
 The read is given the commit index when a round of pings begins, and may be answered once a quorum
-has answered *that* round. Each of them followed this leader then, so none had promised a later
-epoch; a later leader needs the promise of one of them before it can commit anything, so all that
-it commits is committed after the read was asked for. And what was committed before this leader's
-epoch is in its initial history, which it has committed before it takes reads.
-
-One round serves all reads that wait; while it is out, later ones gather for the next.
+has answered *that* round (`rounds.py`). Each of them followed this leader then, so none had
+promised a later epoch; a later leader needs the promise of one of them before it can commit
+anything, so all that it commits is committed after the read was asked for. And what was committed
+before this leader's epoch is in its initial history, which it has committed before it takes reads.
 
 *ZooKeeper's reads* are local, at any server, and may be of the past. Its `sync` makes the server
 catch up with its leader first; but the leader does not ask a quorum for it, so a leader that has
@@ -19,57 +17,28 @@ with `lease` is confirmed by a round like any other.
 
 from __future__ import annotations
 
-from services.protocols.core import Busy, NotLeader, ReadGrant, ReadRefusal
+from services.protocols.core import NodeId
 from services.protocols.zab.leader import Leader
 
 
 class Reads(Leader):
-    """Reads that wait for a round."""
+    """What `ReadRounds` has to know of Zab."""
 
-    _waiting_reads: list[int]  # asked for, no round begun for them
-    _asked_reads: list[int]  # waiting for the answers to round _asked_round
-    _asked_round: int
-    _asked_index: int
+    def leads_in(self) -> int:
+        return self.accepted_epoch
 
-    def _begin_reads(self) -> None:
-        self._waiting_reads = []
-        self._asked_reads = []
-        self._asked_round = 0
-        self._asked_index = 0
+    def known_leader(self) -> NodeId | None:
+        return self.leader()
 
-    def read(self, read_id: int, *, lease: bool = False) -> None:
-        """Ask for a linearizable read. Raises NotLeader, or Busy when too many wait."""
-        if not self.leads():
-            raise NotLeader(self.leader())
-        if len(self._waiting_reads) + len(self._asked_reads) >= self.limits.waiting_reads:
-            raise Busy(f"{self.limits.waiting_reads} reads wait")
-        self._waiting_reads.append(read_id)
+    def read_index(self) -> int:
+        return self.commit_index
 
-    def ask_for_reads(self) -> None:
-        """Called by ready(): begin a round if reads wait and none is out."""
-        if not self._waiting_reads or self._asked_reads:
-            return
-        self._asked_reads, self._waiting_reads = self._waiting_reads, []
-        self._asked_index = self.commit_index
-        if self.quorum == 1:
-            self._grant_asked_reads()
-            return
+    def reads_from(self) -> int:
+        return self.initial_counter
+
+    def send_round(self) -> int:
         self.broadcast_pings()
-        self._asked_round = self.round_of_pings
+        return self.round_of_pings
 
-    def _confirm_round(self) -> None:
-        """Some follower answered a newer round: has a quorum?"""
-        rounds = sorted(learner.round for learner in self.learners.values())
-        if self._asked_reads and rounds[1 - self.quorum] >= self._asked_round:
-            self._grant_asked_reads()
-
-    def _grant_asked_reads(self) -> None:
-        assert self.initial_counter <= self._asked_index <= self.commit_index, self._asked_index
-        index = self._asked_index
-        self._reads.extend(ReadGrant(read_id, index) for read_id in self._asked_reads)
-        self._asked_reads = []
-
-    def _refuse_reads(self) -> None:
-        for read_id in self._asked_reads + self._waiting_reads:
-            self._reads.append(ReadRefusal(read_id, self.leader()))
-        self._begin_reads()
+    def rounds_answered(self) -> list[int]:
+        return [learner.round for learner in self.learners.values()]

@@ -7,6 +7,7 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
 from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
+from services.protocols.rounds import ReadRounds
 from services.protocols.zab.history import History
 from services.protocols.zab.learner import Learner
 from services.protocols.zab.messages import Epochs, Message, Notification, Truncate, Zxid
@@ -54,7 +55,7 @@ class Limits:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
-class ZabState:
+class ZabState(ReadRounds):
     """Fields and the steps that belong to no role.
 
     `ticks` counts calls of `tick()`; everything with time in it is a difference of two counts.
@@ -192,7 +193,7 @@ class ZabState:
             self.emit("step_down", term=self.accepted_epoch, reason=reason)
             self._leave_leadership()
         self.state, self.phase, self.elected = State.LOOKING, Phase.ELECTION, None
-        self._refuse_reads()
+        self.refuse_reads()
         self.emit("look", round=self.round + 1, reason=reason)
         self.begin_round(self.round + 1)
 
@@ -214,7 +215,4 @@ class ZabState:
         raise NotImplementedError
 
     def _leave_leadership(self) -> None:
-        raise NotImplementedError
-
-    def _refuse_reads(self) -> None:
         raise NotImplementedError

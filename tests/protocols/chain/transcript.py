@@ -1,20 +1,19 @@
 """The interpreter of the golden transcripts: Raft's, with another core and its words.
 
 How a transcript is written: tests/protocols/raft/transcript.py. What is other here are the methods
-of `ChainInterpreter`. (A node's core stands in its field `raft`, as that one calls it.)
+of `ChainInterpreter`.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from random import Random
 from typing import Any
 
 from services.protocols import raft
 from services.protocols.chain import Chain, Limits
 from services.protocols.core import Entry
 from tests.protocols.chain.trace import chain_text, event_text, message_text, records_text
-from tests.protocols.raft.transcript import Interpreter, Node, Store, StoryError
+from tests.protocols.raft.transcript import Interpreter, Node, Store, ends
 
 
 class Invariants:
@@ -53,6 +52,8 @@ class Invariants:
 class ChainInterpreter(Interpreter):
     """Commands that this protocol does not have, or no story needs, are None."""
 
+    core_type = Chain
+    limits_type = Limits
     event_text = staticmethod(event_text)
     message_text = staticmethod(message_text)
     records_text = staticmethod(records_text)
@@ -66,22 +67,11 @@ class ChainInterpreter(Interpreter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.invariants: Any = Invariants()
-        self.limits: Any = Limits()
-
-    def _core(self, node: Node) -> Any:
-        return Chain(
-            node.name,
-            tuple(peer for peer in self.nodes if peer != node.name),
-            random=Random(f"{node.name}/{node.starts}"),
-            records=deepcopy(node.records),
-            limits=self.limits,
-            **self.options,
-        )
+        self.invariants = Invariants()
 
     def _check_records(self, node: Node) -> None:
         """What a restart would find is what the server is now."""
-        found, core = self._core(node), _core(node)
+        found, core = self._core(node), node.core()
         assert found.config == core.config, f"{node.name}: {node.records}"
         after = max(found.log.offset, core.log.offset)
         logs = [log.between(after, log.last_index) for log in (found.log, core.log)]
@@ -106,8 +96,8 @@ class ChainInterpreter(Interpreter):
             super().receive(message)
             return
         node = self.node(message.dst)
-        if node.raft is not None:
-            node.raft.step(deepcopy(message))
+        if node.running is not None:
+            node.running.step(deepcopy(message))
             self.carry_out(node)
 
     # ---- commands -------------------------------------------------------------------------------
@@ -115,84 +105,29 @@ class ChainInterpreter(Interpreter):
     def do_add_nodes(self, count: str, *options: str) -> None:
         """`add-nodes 3 kept_entries=0`: a chain of all, in which nothing was written yet. The
         master is the second."""
-        given = {name: int(value) for name, _, value in (o.partition("=") for o in options)}
-        self.limits = Limits(**given)
-        self.nodes = {name: Node(name) for name in (f"n{i + 1}" for i in range(int(count)))}
-        for node in self.nodes.values():
-            self.start(node)
+        self._add_nodes(int(count), options)
         second = self.node("n2")
-        _core(second).master.campaign()
+        second.core().master.campaign()
         self.carry_out(second)
         self._settle(set(self.nodes))
         start = len(self.trace)
         for _ in range(10):
             self.do_run("1")
-        core = _core(second)
-        assert {_core(node).epoch for node in self.live()} == {core.epoch}
+        core = second.core()
+        assert {node.core().epoch for node in self.live()} == {core.epoch}
         self.trace[start:] = [
             f"epoch {core.epoch}: {chain_text(core.config.chain)}; the logs are empty"
         ]
 
-    def do_crash(self, name: str) -> None:
-        """`crash n1`: what it persisted remains."""
-        node = self.node(name)
-        node.core()
-        self.nodes[name] = Node(name, None, node.records, Store(), node.starts)
-        self.tell(f"{name} is down")
+    def _restarted(self, core: Any) -> str:
+        return f"epoch {core.epoch}, log ends {ends(core.log)}"
 
-    def do_restart(self, name: str) -> None:
-        """`restart n1`: a new core from the records, in their order."""
-        node = self.node(name)
-        if node.raft:
-            raise StoryError(f"{name} is not down")
-        self.start(node)
-        core = _core(node)
-        self.tell(
-            f"{name} restarts: epoch {core.epoch}, log ends "
-            f"{core.log.last_index}/{core.log.last_term}"
+    def _status(self, core: Any, store: Store) -> str:
+        master = ", the master" if core.master.leader == core.node else ""
+        return (
+            f"{core.role:7} epoch {core.epoch}, log ends {ends(core.log)}, stable "
+            f"{core.commit_index}: {store}{master}"
         )
-        self.carry_out(node)
-
-    def do_status(self, *names: str) -> None:
-        """`status`, `status n1`: what a server is, and the state of its state machine."""
-        for node in [self.node(name) for name in names] or list(self.nodes.values()):
-            if node.raft is None:
-                self.tell(f"{node.name} down")
-                continue
-            core = _core(node)
-            master = ", the master" if core.master.leader == node.name else ""
-            self.tell(
-                f"{node.name} {core.role:7} epoch {core.epoch}, log ends {core.log.last_index}/"
-                f"{core.log.last_term}, stable {core.commit_index}: {node.store}{master}"
-            )
-
-    def do_log(self, *names: str) -> None:
-        """`log`, `log n1 n2`: epoch and update by index; `✓` is stable as far as it knows."""
-        nodes = [self.node(name) for name in names] or self.live()
-        rows = {node.name: _row(_core(node)) for node in nodes}
-        columns = sorted({index for row in rows.values() for index in row})
-        heading = {index: str(index) for index in columns}
-        cells = [heading, *rows.values()]
-        width = {i: max(len(row.get(i, "")) for row in cells) for i in columns}
-        for name, row in [("index", heading), *rows.items()]:
-            line = "  ".join(row.get(i, "").ljust(width[i]) for i in columns)
-            self.tell(f"{name:5} {line}".rstrip())
-
-
-def _core(node: Node) -> Chain:
-    core: Any = node.core()
-    assert isinstance(core, Chain)
-    return core
-
-
-def _row(core: Chain) -> dict[int, str]:
-    """Index → what `log` shows of it."""
-    log = core.log
-    row = {log.offset: "snapshot"} if log.offset else {}
-    for entry in log.between(log.offset, log.last_index):
-        mark = "✓" if entry.index <= core.commit_index else ""
-        row[entry.index] = f"{entry.term} {entry.command.decode()}{mark}"
-    return row
 
 
 COMMANDS = ChainInterpreter.commands()

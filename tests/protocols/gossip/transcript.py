@@ -100,7 +100,7 @@ class GossipInterpreter(Interpreter):
     def do_restart(self, name: str) -> None:
         """`restart n1`: a new core from the records."""
         node = self.node(name)
-        if node.raft:
+        if node.running:
             raise StoryError(f"{name} is not down")
         self.start(node)
         self.tell(f"{name} restarts")
@@ -117,7 +117,7 @@ class GossipInterpreter(Interpreter):
     def do_status(self, *names: str) -> None:
         """`status`, `status n1`: what a node thinks of the others, and has of each key."""
         for node in [self.node(name) for name in names] or list(self.nodes.values()):
-            if node.raft is None:
+            if node.running is None:
                 self.tell(f"{node.name} down")
                 continue
             core = _gossip(node)

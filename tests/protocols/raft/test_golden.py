@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 
 from tests.protocols.golden import (
+    TranscriptError,
     check_readable,
     check_transcript,
     difference,
+    run,
     transcripts,
     used_commands,
 )
-from tests.protocols.raft.transcript import COMMANDS, TranscriptError, run
+from tests.protocols.raft.transcript import COMMANDS
 
 FILES = transcripts(__file__)
 

@@ -23,7 +23,7 @@ After every command the invariants of figure 3 are checked over the whole cluste
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from inspect import getmembers, isfunction
@@ -31,7 +31,8 @@ from random import Random
 from typing import Any
 
 from services.protocols.core import Busy, Entry, NotLeader, ReadGrant, Ready, Snapshot
-from services.protocols.raft import Limits, Raft, Role
+from services.protocols.log import Log
+from services.protocols.raft import Limits, Raft
 from services.protocols.raft.messages import HardState
 from services.protocols.sessions import SessionTable
 from tests.protocols.raft.invariants import Invariants
@@ -45,18 +46,6 @@ from tests.protocols.raft.trace import (
 )
 
 STABILIZE_MESSAGES_MAX = 1_000
-REMARK = "  # "
-
-
-class TranscriptError(Exception):
-    """A story that cannot be told, or an invariant that does not hold. Names file and line.
-
-    `before`: the blocks up to the one with the mistake, as `run` would return them.
-    """
-
-    def __init__(self, message: str, before: str = "") -> None:
-        super().__init__(message)
-        self.before = before
 
 
 class StoryError(Exception):
@@ -112,17 +101,17 @@ class Node:
     """A core, what it persisted, the state machine it feeds, and the clients that wait at it."""
 
     name: str
-    raft: Raft | None = None  # None: it is down
+    running: Any = None  # its core; None: it is down
     records: list[Any] = field(default_factory=list)
     store: Store = field(default_factory=Store)
     starts: int = 0
     proposed: dict[int, tuple[int, str]] = field(default_factory=dict)  # index: (term, command)
     reading: dict[int, str] = field(default_factory=dict)  # read id: key
 
-    def core(self) -> Raft:
-        if self.raft is None:
+    def core(self) -> Any:
+        if self.running is None:
             raise StoryError(f"{self.name} is down")
-        return self.raft
+        return self.running
 
 
 class Interpreter:
@@ -132,6 +121,9 @@ class Interpreter:
     what must hold, and which commands there are (tests/protocols/zab/transcript.py).
     """
 
+    core_type: Callable[..., Any] = Raft
+    limits_type: Any = Limits
+    position = "index"  # what a place in the log is called
     event_text = staticmethod(event_text)
     message_text = staticmethod(message_text)
     records_text = staticmethod(records_text)
@@ -149,9 +141,9 @@ class Interpreter:
         self.in_flight: list[Any] = []
         self.cuts: set[tuple[str, str]] = set()
         self.trace: list[str] = []
-        self.invariants = Invariants()
+        self.invariants: Any = Invariants()
         self.options: dict[str, int] = {}
-        self.limits = Limits()
+        self.limits = self.limits_type()
         self.reads = 0
 
     def execute(self, line: str) -> None:
@@ -161,7 +153,7 @@ class Interpreter:
         if name not in commands:
             raise StoryError(f"no such command: {name}; there are {', '.join(commands)}")
         commands[name](self, *arguments)
-        self.invariants.check([node.raft for node in self.live() if node.raft])
+        self.invariants.check([node.running for node in self.live()])
         for node in self.live():
             self._check_records(node)
 
@@ -186,21 +178,26 @@ class Interpreter:
         return self.nodes[name]
 
     def live(self) -> list[Node]:
-        return [node for node in self.nodes.values() if node.raft]
+        return [node for node in self.nodes.values() if node.running]
 
     def start(self, node: Node) -> None:
         node.starts += 1
-        node.raft = self._core(node)
+        node.running = self._core(node)
 
-    def _core(self, node: Node) -> Raft:
-        return Raft(
+    def _core(self, node: Node) -> Any:
+        return self.core_type(
             node.name,
             tuple(peer for peer in self.nodes if peer != node.name),
             random=Random(f"{node.name}/{node.starts}"),
             records=deepcopy(node.records),
             limits=self.limits,
             **self.options,
+            **self._lots(node),
         )
+
+    def _lots(self, node: Node) -> dict[str, Any]:
+        """What else a core is given at each start."""
+        return {}
 
     def carry_out(self, node: Node) -> None:
         """Empty `ready()`, in the order of its fields (services/protocols/core.py)."""
@@ -274,12 +271,12 @@ class Interpreter:
         """One message arrives; what it leads to is indented below it."""
         node = self.node(message.dst)
         line = f"{message.dst} ← {message.src} {kind(message)}"
-        if node.raft is None:
+        if node.running is None:
             self.tell(f"{line}: lost, {node.name} is down")
             return
         self.tell(line)
         start = len(self.trace)
-        node.raft.step(deepcopy(message))
+        node.running.step(deepcopy(message))
         self.carry_out(node)
         self.trace[start:] = [f"  {line}" for line in self.trace[start:]]
 
@@ -306,13 +303,17 @@ class Interpreter:
 
     def do_add_nodes(self, count: str, *options: str) -> None:
         """`add-nodes 3 lease_ticks=10 kept_entries=0`: options of Raft and of its Limits."""
+        self._add_nodes(int(count), options)
+        self.tell(f"{' '.join(self.nodes)} start: followers, term 0, empty logs")
+
+    def _add_nodes(self, count: int, options: tuple[str, ...]) -> None:
         given = {name: int(value) for name, _, value in (o.partition("=") for o in options)}
-        limits = {name: given.pop(name) for name in list(given) if name in Limits.__slots__}
-        self.options, self.limits = given, Limits(**limits)
-        self.nodes = {name: Node(name) for name in (f"n{i + 1}" for i in range(int(count)))}
+        bounded = self.limits_type.__slots__
+        limits = {name: given.pop(name) for name in list(given) if name in bounded}
+        self.options, self.limits = given, self.limits_type(**limits)
+        self.nodes = {name: Node(name) for name in (f"n{i + 1}" for i in range(count))}
         for node in self.nodes.values():
             self.start(node)
-        self.tell(f"{' '.join(self.nodes)} start: followers, term 0, empty logs")
 
     def do_give_log(self, name: str, term: str, *terms: str) -> None:
         """`give-log n1 7 1 1 4`: n1 (`*`: each node) restarts in term 7 with entries of these."""
@@ -332,13 +333,16 @@ class Interpreter:
     def do_restart(self, name: str) -> None:
         """`restart n1`: a new core from the records, in their order."""
         node = self.node(name)
-        if node.raft:
+        if node.running:
             raise StoryError(f"{name} is not down")
         self.start(node)
-        raft = node.core()
-        last = f"{raft.log.last_index}/{raft.log.last_term}"
-        self.tell(f"{name} restarts: term {raft.term}, vote {raft.vote or 'none'}, log ends {last}")
+        if words := self._restarted(node.core()):
+            self.tell(f"{name} restarts: {words}")
         self.carry_out(node)
+
+    def _restarted(self, core: Any) -> str:
+        """As what it restarts; empty: that is not told."""
+        return f"term {core.term}, vote {core.vote or 'none'}, log ends {ends(core.log)}"
 
     # ---- commands: clients ------------------------------------------------------------------
 
@@ -375,7 +379,7 @@ class Interpreter:
     def do_campaign(self, name: str) -> None:
         """`campaign n1`: its election timer runs out now."""
         raft = self.node(name).core()
-        if raft.role is Role.LEADER:
+        if raft.leads():
             raise StoryError(f"{name} is the leader")
         raft.campaign()
         self.carry_out(self.nodes[name])
@@ -493,103 +497,47 @@ class Interpreter:
     def do_status(self, *names: str) -> None:
         """`status`, `status n1`: what a node is, and the state of its state machine."""
         for node in [self.node(name) for name in names] or list(self.nodes.values()):
-            if node.raft is None:
+            if node.running is None:
                 self.tell(f"{node.name} down")
-                continue
-            raft = node.raft
-            lease = ", holds a lease" if raft.role is Role.LEADER and raft.has_lease() else ""
-            self.tell(
-                f"{node.name} {raft.role.value:13} term {raft.term}, vote {raft.vote or 'none'}, "
-                f"leader {raft.leader or 'not known'}, log ends {raft.log.last_index}/"
-                f"{raft.log.last_term}, committed {raft.commit_index}: {node.store}{lease}"
-            )
+            else:
+                self.tell(f"{node.name} {self._status(node.running, node.store)}")
+
+    def _status(self, core: Any, store: Store) -> str:
+        lease = ", holds a lease" if core.has_lease() else ""
+        return (
+            f"{core.role.value:13} term {core.term}, vote {core.vote or 'none'}, leader "
+            f"{core.leader or 'not known'}, log ends {ends(core.log)}, committed "
+            f"{core.commit_index}: {store}{lease}"
+        )
 
     def do_log(self, *names: str) -> None:
         """`log`, `log n1 n2`: term and command by index; `✓` is committed as far as it knows."""
         nodes = [self.node(name) for name in names] or self.live()
-        rows = {node.name: _log_row(node.core()) for node in nodes}
+        rows = {node.name: self._row(node.core()) for node in nodes}
         last = max((index for row in rows.values() for index in row), default=0)
         columns = range(min((i for row in rows.values() for i in row), default=1), last + 1)
         heading = {index: str(index) for index in columns}
         cells = [heading, *rows.values()]
         width = {i: max(len(row.get(i, "")) for row in cells) for i in columns}
-        for name, row in [("index", heading), *rows.items()]:
+        for name, row in [(self.position, heading), *rows.items()]:
             line = "  ".join(row.get(i, "").ljust(width[i]) for i in columns)
             self.tell(f"{name:5} {line}".rstrip())
 
+    def _row(self, core: Any) -> dict[int, str]:
+        """Position → what `log` shows of it."""
+        return row(core.log, core.commit_index)
 
-def _log_row(raft: Raft) -> dict[int, str]:
-    """Index → what `log` shows of it."""
-    log = raft.log
-    row = {log.offset: "snapshot"} if log.offset else {}
+
+def ends(log: Log) -> str:
+    return f"{log.last_index}/{log.last_term}"
+
+
+def row(log: Log, committed: int, *, before: str = "snapshot") -> dict[int, str]:
+    cells = {log.offset: before} if log.offset else {}
     for entry in log.between(log.offset, log.last_index):
-        mark = "✓" if entry.index <= raft.commit_index else ""
-        row[entry.index] = f"{entry.term} {entry.command.decode() or 'no-op'}{mark}"
-    return row
+        mark = "✓" if entry.index <= committed else ""
+        cells[entry.index] = f"{entry.term} {entry.command.decode() or 'no-op'}{mark}"
+    return cells
 
 
 COMMANDS = Interpreter.commands()
-
-
-# ---- files ----------------------------------------------------------------------------------
-
-
-def commands_of(text: str) -> set[str]:
-    """The commands that a transcript uses."""
-    lines = [line for line, _, is_trace in _classified(text) if not is_trace]
-    words = [line.split() for line in lines if line and not line.startswith(("#", "----"))]
-    return {name for word in words for name in (word[:2] if word[0] == "quietly" else word[:1])}
-
-
-def _classified(text: str) -> Iterator[tuple[str, int, bool]]:
-    """(line, its number, whether it belongs to a trace)."""
-    is_trace = False
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line:
-            is_trace = False
-        yield line, number, is_trace
-        if line == "----":
-            is_trace = True
-
-
-def run(text: str, file: str, kind_of: type[Interpreter] = Interpreter) -> str:
-    """The transcript as it should read: its commands and comments, with the traces of now.
-
-    Raises TranscriptError, with `file` and the line.
-    """
-    interpreter = kind_of()
-    output: list[str] = []
-    pending: list[str] = []  # the trace of the block so far, not written out yet
-    remarks: dict[str, list[str]] = {}
-    ended = True  # is there a block with commands and no `----` yet?
-    for line, number, is_trace in _classified(text + "\n"):
-        if is_trace:
-            fact, mark, remark = line.partition(REMARK)
-            if mark:
-                remarks.setdefault(fact, []).append(remark)
-            continue
-        if line == "----":
-            pending, interpreter.trace, ended = interpreter.trace, [], True
-        elif not line:
-            if not ended:
-                raise TranscriptError(
-                    f"{file}:{number}: commands without a trace: `----` is missing"
-                )
-            output += [_remarked(fact, remarks) for fact in pending]
-            pending, remarks = [], {}
-        elif not line.startswith("#"):
-            ended = False
-            try:
-                interpreter.execute(line)
-            except (StoryError, AssertionError, TypeError, ValueError) as error:
-                reason = f"{type(error).__name__}: {error}"
-                before = "\n".join(output)
-                raise TranscriptError(f"{file}:{number}: {line}: {reason}", before) from error
-        output.append(line)
-    return "\n".join(output).rstrip("\n") + "\n"
-
-
-def _remarked(fact: str, remarks: dict[str, list[str]]) -> str:
-    """A line of the trace with the remark that the file has on it."""
-    waiting = remarks.get(fact)
-    return f"{fact}{REMARK}{waiting.pop(0)}" if waiting else fact

@@ -1,18 +1,16 @@
 """The interpreter of the golden transcripts: Raft's, with another core and its words.
 
 How a transcript is written: tests/protocols/raft/transcript.py. What is other here are the methods
-of `ViewstampedInterpreter`. (A node's core stands in its field `raft`, as that one calls it.)
+of `ViewstampedInterpreter`.
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
-from random import Random
 from typing import Any
 
 from services.protocols.core import Entry
 from services.protocols.viewstamped import Limits, Status, Viewstamped
-from tests.protocols.raft.transcript import Interpreter, Node, StoryError
+from tests.protocols.raft.transcript import Interpreter, Node, Store, ends, row
 from tests.protocols.viewstamped.trace import event_text, lives_text, message_text, records_text
 
 
@@ -48,6 +46,9 @@ class Invariants:
 class ViewstampedInterpreter(Interpreter):
     """Commands that this protocol does not have, or no story needs, are None."""
 
+    core_type = Viewstamped
+    limits_type = Limits
+    position = "n"
     event_text = staticmethod(event_text)
     message_text = staticmethod(message_text)
     records_text = staticmethod(records_text)
@@ -58,23 +59,14 @@ class ViewstampedInterpreter(Interpreter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.invariants: Any = Invariants()
-        self.limits: Any = Limits()
+        self.invariants = Invariants()
 
-    def _core(self, node: Node) -> Any:
-        return Viewstamped(
-            node.name,
-            tuple(peer for peer in self.nodes if peer != node.name),
-            random=Random(f"{node.name}/{node.starts}"),
-            nonce=1000 * int(node.name[1:]) + 100 * node.starts,
-            records=deepcopy(node.records),
-            limits=self.limits,
-            **self.options,
-        )
+    def _lots(self, node: Node) -> dict[str, Any]:
+        return {"nonce": 1000 * int(node.name[1:]) + 100 * node.starts}
 
     def _check_records(self, node: Node) -> None:
         """What a restart would find is what the replica is now; unless it still recovers."""
-        found, core = self._core(node), _core(node)
+        found, core = self._core(node), node.core()
         if core.status_ is Status.RECOVERING:
             assert found.status_ is Status.RECOVERING, f"{node.name}: {node.records}"
             return
@@ -89,12 +81,7 @@ class ViewstampedInterpreter(Interpreter):
 
     def do_add_nodes(self, count: str, *options: str) -> None:
         """`add-nodes 3 kept_entries=0`: options of Viewstamped and of its Limits."""
-        given = {name: int(value) for name, _, value in (o.partition("=") for o in options)}
-        limits = {name: given.pop(name) for name in list(given) if name in Limits.__slots__}
-        self.options, self.limits = given, Limits(**limits)
-        self.nodes = {name: Node(name) for name in (f"n{i + 1}" for i in range(int(count)))}
-        for node in self.nodes.values():
-            self.start(node)
+        self._add_nodes(int(count), options)
         for node in self.nodes.values():
             self.carry_out(node)
 
@@ -104,7 +91,7 @@ class ViewstampedInterpreter(Interpreter):
         self.do_add_nodes(count, *options)
         self.do_stabilize()
         self.trace[start:] = [f"{' '.join(self.nodes)}: view 2, led by n1"]
-        assert _core(self.nodes["n1"]).leading
+        assert self.nodes["n1"].core().leading
 
     def do_wipe(self, name: str) -> None:
         """`wipe n1`: it is down, and what it had persisted is gone."""
@@ -112,69 +99,28 @@ class ViewstampedInterpreter(Interpreter):
         self.nodes[name].records = []
         self.trace[-1] += ", its disk is wiped"
 
-    def do_restart(self, name: str) -> None:
-        """`restart n1`: a new core from the records, in their order."""
-        node = self.node(name)
-        if node.raft:
-            raise StoryError(f"{name} is not down")
-        self.start(node)
-        core = _core(node)
-        if core.status_ is not Status.RECOVERING:
-            self.tell(f"{name} restarts: view {core.view}, log ends {_last(core)}")
-        self.carry_out(node)
+    def _restarted(self, core: Any) -> str:
+        if core.status_ is Status.RECOVERING:
+            return ""  # its events say so
+        return f"view {core.view}, log ends {ends(core.log)}"
 
     def do_suspect(self, *names: str) -> None:
         """`suspect n2 n3`: their timers run out now."""
         for name in names:
-            core = _core(self.node(name))
+            core = self.node(name).core()
             core.suspect("no primary heard for an election timeout")
             self.carry_out(self.nodes[name])
 
-    def do_status(self, *names: str) -> None:
-        """`status`, `status n1`: what a replica is, and the state of its state machine."""
-        for node in [self.node(name) for name in names] or list(self.nodes.values()):
-            if node.raft is None:
-                self.tell(f"{node.name} down")
-                continue
-            core = _core(node)
-            lease = ", holds a lease" if core.has_lease() else ""
-            self.tell(
-                f"{node.name} {core.status()['role']:11} view {core.view}, v' "
-                f"{core.last_normal_view}, log ends {_last(core)}, committed "
-                f"{core.commit_number}{lives_text(core.lives)}: {node.store}{lease}"
-            )
+    def _status(self, core: Any, store: Store) -> str:
+        lease = ", holds a lease" if core.has_lease() else ""
+        return (
+            f"{core.status()['role']:11} view {core.view}, v' {core.last_normal_view}, log ends "
+            f"{ends(core.log)}, committed {core.commit_number}{lives_text(core.lives)}: "
+            f"{store}{lease}"
+        )
 
-    def do_log(self, *names: str) -> None:
-        """`log`, `log n1 n2`: view and request by op-number; `✓`: committed as far as it knows."""
-        nodes = [self.node(name) for name in names] or self.live()
-        rows = {node.name: _row(_core(node)) for node in nodes}
-        columns = sorted({number for row in rows.values() for number in row})
-        heading = {number: str(number) for number in columns}
-        cells = [heading, *rows.values()]
-        width = {i: max(len(row.get(i, "")) for row in cells) for i in columns}
-        for name, row in [("n", heading), *rows.items()]:
-            line = "  ".join(row.get(i, "").ljust(width[i]) for i in columns)
-            self.tell(f"{name:5} {line}".rstrip())
-
-
-def _core(node: Node) -> Viewstamped:
-    core: Any = node.core()
-    assert isinstance(core, Viewstamped)
-    return core
-
-
-def _last(core: Viewstamped) -> str:
-    return f"{core.log.last_index}/{core.log.last_term}"
-
-
-def _row(core: Viewstamped) -> dict[int, str]:
-    """Op-number → what `log` shows of it."""
-    log = core.log
-    row = {log.offset: "checkpoint"} if log.offset else {}
-    for entry in log.between(log.offset, log.last_index):
-        mark = "✓" if entry.index <= core.commit_number else ""
-        row[entry.index] = f"{entry.term} {entry.command.decode()}{mark}"
-    return row
+    def _row(self, core: Any) -> dict[int, str]:
+        return row(core.log, core.commit_number, before="checkpoint")
 
 
 COMMANDS = ViewstampedInterpreter.commands()

@@ -89,7 +89,7 @@ class StaleReadByDeposedPrimary(Viewstamped):
     def ask_for_reads(self) -> None:
         if self.commit_number >= self.start_number:
             self._asked_reads, self._waiting_reads = self._waiting_reads, []
-            self._asked_number = self.commit_number
+            self._asked_index = self.commit_number
             self._grant_asked_reads()
 
 
