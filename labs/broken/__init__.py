@@ -7,6 +7,8 @@ says which rule it lacks and which history then goes wrong. The bug zoo of the s
 
 from __future__ import annotations
 
+from typing import Any
+
 from services.protocols.paxos import Paxos, Role
 from services.protocols.paxos.messages import P1a, P1b, P2b
 from services.protocols.raft import Raft
@@ -53,9 +55,26 @@ class Duelling(Paxos):
     take a higher ballot as soon as they hear of one: each preempts the other between its promise
     and its acceptance, and nothing need ever be chosen. Nothing wrong is chosen either."""
 
+    met = False  # the other one was heard of, since this one started
+
+    @property
+    def proposers(self) -> list[str]:
+        return sorted([self.node, *self.peers])[:2]
+
     @property
     def proposes(self) -> bool:
-        return self.node in sorted([self.node, *self.peers])[:2]
+        return self.node in self.proposers
+
+    def status(self) -> dict[str, Any]:
+        """Clients have somebody to ask, hence a node is ready, though nobody need ever lead."""
+        status = super().status()
+        return status | {"leader": status["leader"] or self.proposers[0]}
+
+    def consider_adoption(self) -> None:
+        """Not before the two have met. One that begins while the other still dials is alone, hence
+        distinguished: it gets dozens of values chosen before there is anybody to duel with."""
+        if self.met or len(self.proposers) == 1:
+            super().consider_adoption()
 
     def hears_leader(self) -> bool:
         return False  # no promise is refused for the sake of somebody who leads
@@ -73,9 +92,14 @@ class Duelling(Paxos):
 
     def on_p1a(self, message: P1a) -> None:
         overtaken = message.ballot > self.ballot
+        self.met = True  # only the other one asks
         super().on_p1a(message)
         if overtaken:
             self._take_ballot()
+
+    def on_p1b(self, message: P1b) -> None:
+        self.met = self.met or message.src in self.proposers
+        super().on_p1b(message)
 
     def on_p2b(self, message: P2b) -> None:
         super().on_p2b(message)

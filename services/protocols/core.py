@@ -176,19 +176,3 @@ class Core(Protocol):
     def check_invariants(self) -> None:
         """Raise AssertionError, with the numbers, if the core's own state is impossible."""
         ...
-
-
-def check_configuration(
-    node: NodeId,
-    peers: tuple[NodeId, ...],
-    election_ticks: int,
-    heartbeat_ticks: int,
-    lease_ticks: int = 0,
-) -> None:
-    """What a core with a leader requires of its parameters. Raises ValueError."""
-    if node in peers or len(set(peers)) != len(peers):
-        raise ValueError(f"the peers of {node} must be the other members, once each: {peers}")
-    if not 1 <= heartbeat_ticks <= election_ticks // 2:
-        raise ValueError("heartbeat_ticks must be from 1 to half of election_ticks")
-    if not 0 <= lease_ticks < election_ticks:
-        raise ValueError("lease_ticks must be from 0 to less than election_ticks")

@@ -18,22 +18,13 @@ What makes both true is for each protocol to say, in its `reads.py`.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import Busy, NotLeader, ReadGrant, ReadRefusal
-
-if TYPE_CHECKING:
-    from services.protocols.core import NodeId
+from services.protocols.core import Busy, NodeId, NotLeader, ReadGrant, ReadRefusal
+from services.protocols.member import Member
 
 
-class ReadRounds:
-    """Reads that wait for a round, and the lease that a round renews: a part of a core's state."""
-
-    quorum: int
-    ticks: int
-    lease_ticks = 0  # no lease
-    limits: Any
-    _reads: list[ReadGrant | ReadRefusal]  # what the next ready() hands over
+class ReadRounds(Member):
+    """Reads that wait for a round, and the lease that a round renews (`lease_ticks` 0: none)."""
 
     _waiting_reads: list[int]  # asked for, no round begun for them
     _asked_reads: list[int]  # waiting for the answer to round _asked_round
@@ -150,7 +141,4 @@ class ReadRounds:
 
     def rounds_answered(self) -> list[int]:
         """Of each other node, the newest round that it has answered."""
-        raise NotImplementedError
-
-    def emit(self, name: str, **fields: Any) -> None:
         raise NotImplementedError

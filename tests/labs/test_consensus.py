@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from labs.broken import Duelling
 from labs.consensus import DUEL, FOUR, RULE
+from services.protocols.paxos import Role
+from services.protocols.paxos.messages import P1a, P1b
 from tests.labs.test_cli import labs
 from tests.labs.test_partition import verdict_of
 from tests.labs.test_replay import assert_equal_to_the_byte, simulate_twice
@@ -107,6 +111,24 @@ def test_duelling_proposers_spend_ballots_and_choose_next_to_nothing(twice: list
     assert duel["chosen"] <= 2
     assert paxos["ballots"] == 1
     assert paxos["chosen"] >= 20
+
+
+def test_a_proposer_that_begins_alone_waits_for_the_other_one() -> None:
+    """Else it would be distinguished until the other has dialled, and get its values chosen."""
+    alone = Duelling("n1", ("n2", "n3", "n4"), random=Random(1))
+    alone.tick()
+    ballot = alone.ballot
+    alone.step(P1b("n3", "n1", ballot, 0, []))
+    alone.step(P1b("n4", "n1", ballot, 0, []))
+    assert alone.role is Role.CANDIDATE, "with the promises of a majority"
+    assert alone.status()["leader"] == "n1", "clients have somebody to ask"
+
+    alone.step(P1b("n2", "n1", ballot, 0, []))
+    assert alone.role is Role.LEADER
+    higher = alone.ballots.next(ballot, "n2")
+    alone.step(P1a("n2", "n1", higher))
+    assert alone.role is Role.CANDIDATE, "overtaken, it takes a higher ballot at once"
+    assert alone.ballot > higher
 
 
 def test_a_seed_replays_to_the_byte(twice: list[Path]) -> None:

@@ -208,7 +208,7 @@ class ViewstampedRun(LogRun[Outcome]):
         self.limits = Limits(
             entries_per_message=random.choice((1, 1, 3, 64)),
             bytes_per_message=random.choice((12, 100_000)),
-            checkpoint_chunk_bytes=random.choice((7, 20, 1_000)),
+            snapshot_chunk_bytes=random.choice((7, 20, 1_000)),
             kept_entries=random.choice((0, 3, 20)),
             waiting_reads=random.choice((4, 1_000)),
             uncommitted_bytes=random.choice((30, 10_000)),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from services.protocols.chain.messages import Configuration, Message
-from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
+from services.protocols import member
+from services.protocols.chain.messages import Configuration
+from services.protocols.core import Entry, NodeId, Snapshot
 from services.protocols.log import Log
+from services.protocols.member import Member
 
 if TYPE_CHECKING:
     from services.protocols.chain.messages import Finding
@@ -15,23 +17,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What is bounded, and by how much. Sizes count the bytes of commands and snapshots only."""
+class Limits(member.Limits):
+    """`member.Limits`, and these."""
 
-    entries_per_message: int = 256
-    bytes_per_message: int = 256 * 1024
-    uncommitted_bytes: int = 16 * 1024 * 1024
-    waiting_reads: int = 10_000
-    snapshot_chunk_bytes: int = 128 * 1024
-    kept_entries: int = 1_000  # behind the snapshot, in memory, for who is a little late
     caught_up_entries: int = 256  # a server joins once it lacks no more than these
     configurations: int = 64  # in the master's log, before a snapshot takes their place
 
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            least = 0 if name in ("kept_entries", "caught_up_entries") else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+    may_be_zero: ClassVar[tuple[str, ...]] = (*member.Limits.may_be_zero, "caught_up_entries")
 
 
 class Link:
@@ -74,9 +66,10 @@ class Link:
 NO_CHAIN: Final = Configuration(0, (), ())
 
 
-class ChainState:
+class ChainState(Member):
     """Fields, and the steps that belong to no part of the protocol."""
 
+    limits: Limits
     master: Raft
 
     def __init__(
@@ -88,14 +81,14 @@ class ChainState:
         heartbeat_ticks: int,
         limits: Limits,
     ) -> None:
-        self.node = node
-        self.peers = peers
+        super().__init__(
+            node,
+            peers,
+            election_ticks=election_ticks,
+            heartbeat_ticks=heartbeat_ticks,
+            limits=limits,
+        )
         self.members = tuple(sorted((node, *peers)))
-        self.quorum = len(self.members) // 2 + 1
-        self.election_ticks = election_ticks
-        self.heartbeat_ticks = heartbeat_ticks
-        self.limits = limits
-        self.ticks = 0
 
         # Persistent state.
         self.log = Log()  # entry.term is the epoch of the head that took the update in
@@ -119,10 +112,6 @@ class ChainState:
         self._config_changed = False
         self._snapshot_changed = False
         self._unpersisted: list[Entry] = []
-        self._messages: list[Any] = []
-        self._restore: Snapshot | None = None
-        self._reads: list[ReadGrant | ReadRefusal] = []
-        self._events: list[Event] = []
 
     # ---- place in the chain -----------------------------------------------------------------
 
@@ -229,14 +218,6 @@ class ChainState:
         self.commit_index = stable
         self._answer = True
         self.grant_reads()
-
-    # ---- output -----------------------------------------------------------------------------
-
-    def emit(self, name: str, **fields: Any) -> None:
-        self._events.append(Event(name, fields))
-
-    def send(self, message: Message) -> None:
-        self._messages.append(message)
 
     # ---- what one part needs of another -----------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready, check_configuration
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
 from services.protocols.paxos.acceptor import Acceptor
 from services.protocols.paxos.messages import (
     Accepted,
@@ -64,7 +64,6 @@ class Paxos(Scout, Acceptor, Replica, Reads):
     ) -> None:
         if lease_ticks is None:
             lease_ticks = election_ticks * 3 // 4
-        check_configuration(node, peers, election_ticks, heartbeat_ticks, lease_ticks)
         super().__init__(
             node,
             tuple(peers),

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
+from services.protocols import member
+from services.protocols.core import Entry, NodeId, Snapshot
 from services.protocols.paxos.ballots import BOTTOM, Ballots
 from services.protocols.paxos.messages import (
     Accepted,
     Decided,
     Learned,
-    Message,
     P2b,
     Promised,
     Record,
@@ -42,22 +42,10 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What is bounded, and by how much. Sizes count the bytes of commands and snapshots only."""
+class Limits(member.Limits):
+    """`member.Limits`, and these."""
 
     window: int = 4_096  # slots above the last decided one that may have commanders
-    entries_per_message: int = 256
-    bytes_per_message: int = 256 * 1024
-    uncommitted_bytes: int = 16 * 1024 * 1024
-    waiting_reads: int = 10_000
-    snapshot_chunk_bytes: int = 128 * 1024
-    kept_entries: int = 1_000  # behind the snapshot, in memory, for replicas a little late
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            least = 0 if name == "kept_entries" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 class Peer:
@@ -72,7 +60,9 @@ class Peer:
 
 
 class PaxosState(ReadRounds):
-    """Fields and the steps that belong to no part. `ticks` counts calls of `tick()`."""
+    """Fields and the steps that belong to no part."""
+
+    limits: Limits
 
     def __init__(
         self,
@@ -85,15 +75,16 @@ class PaxosState(ReadRounds):
         lease_ticks: int,
         limits: Limits,
     ) -> None:
-        self.node = node
-        self.peers = peers
-        self.quorum = (len(peers) + 1) // 2 + 1
+        super().__init__(
+            node,
+            peers,
+            election_ticks=election_ticks,
+            heartbeat_ticks=heartbeat_ticks,
+            lease_ticks=lease_ticks,
+            limits=limits,
+        )
         self.ballots = Ballots((node, *peers))
         self.random = random
-        self.election_ticks = election_ticks
-        self.heartbeat_ticks = heartbeat_ticks
-        self.lease_ticks = lease_ticks
-        self.limits = limits
 
         # Persistent state: survives as records.
         self.ballot = BOTTOM  # the acceptor's ballot_num
@@ -104,7 +95,6 @@ class PaxosState(ReadRounds):
         self.leader: NodeId | None = None
         self.seen = BOTTOM  # the highest ballot that anybody told of; the next own one is above
         self.applied_index = 0  # the last slot handed over in `Ready.committed` or `restore`
-        self.ticks = 0
         self.patience = election_ticks  # the AIMD timeout, see scout.py
         self.election_deadline = 0  # the tick at which this node campaigns
         self.refuses_until = 0  # the tick until which a leader is taken to be alive
@@ -116,11 +106,7 @@ class PaxosState(ReadRounds):
         self._promise_changed = False
         self._snapshot_changed = False
         self._decided_recorded = 0
-        self._messages: list[Message] = []
         self._pending_p2b: P2b | None = None  # in _messages; may be widened
-        self._restore: Snapshot | None = None
-        self._reads: list[ReadGrant | ReadRefusal] = []
-        self._events: list[Event] = []
 
     # ---- restart ----------------------------------------------------------------------------
 
@@ -169,14 +155,6 @@ class PaxosState(ReadRounds):
             if slot not in self.slots.accepted:
                 raise ValueError(f"slot {slot} is decided, and nothing was accepted there")
             self.slots.decide(self.slots.accepted[slot].entry)
-
-    # ---- output -----------------------------------------------------------------------------
-
-    def emit(self, name: str, **fields: Any) -> None:
-        self._events.append(Event(name, fields))
-
-    def send(self, message: Message) -> None:
-        self._messages.append(message)
 
     # ---- what goes on record ----------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready, check_configuration
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
 from services.protocols.raft.elections import Elections
 from services.protocols.raft.follower import Follower
 from services.protocols.raft.messages import (
@@ -61,7 +61,6 @@ class Raft(Transfer, Snapshots, Follower, Elections):
     ) -> None:
         if lease_ticks is None:
             lease_ticks = election_ticks * 3 // 4
-        check_configuration(node, peers, election_ticks, heartbeat_ticks, lease_ticks)
         super().__init__(
             node,
             tuple(peers),

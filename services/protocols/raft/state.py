@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
+from services.protocols import member
+from services.protocols.core import Entry, NodeId, Snapshot
 from services.protocols.log import Log
-from services.protocols.raft.messages import AppendEntriesResponse, HardState, Message
+from services.protocols.raft.messages import AppendEntriesResponse, HardState
 from services.protocols.raft.progress import Progress
 from services.protocols.rounds import ReadRounds
 
@@ -27,29 +28,16 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What is bounded, and by how much. Sizes count the bytes of commands and snapshots only."""
+class Limits(member.Limits):
+    """`member.Limits`, and these."""
 
-    entries_per_message: int = 256
-    bytes_per_message: int = 256 * 1024
     messages_in_flight: int = 64  # AppendEntries with entries, per follower
-    uncommitted_bytes: int = 16 * 1024 * 1024
-    waiting_reads: int = 10_000
-    snapshot_chunk_bytes: int = 128 * 1024
-    kept_entries: int = 1_000  # behind the snapshot, in memory, for followers a little late
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            least = 0 if name == "kept_entries" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 class RaftState(ReadRounds):
-    """Fields and the steps that belong to no role.
+    """Fields and the steps that belong to no role."""
 
-    `ticks` counts calls of `tick()`; everything with time in it is a difference of two counts.
-    """
+    limits: Limits
 
     def __init__(
         self,
@@ -62,14 +50,15 @@ class RaftState(ReadRounds):
         lease_ticks: int,
         limits: Limits,
     ) -> None:
-        self.node = node
-        self.peers = peers
-        self.quorum = (len(peers) + 1) // 2 + 1
+        super().__init__(
+            node,
+            peers,
+            election_ticks=election_ticks,
+            heartbeat_ticks=heartbeat_ticks,
+            lease_ticks=lease_ticks,
+            limits=limits,
+        )
         self.random = random
-        self.election_ticks = election_ticks
-        self.heartbeat_ticks = heartbeat_ticks
-        self.lease_ticks = lease_ticks
-        self.limits = limits
 
         # Persistent state (figure 2): survives as records.
         self.term = 0
@@ -81,7 +70,6 @@ class RaftState(ReadRounds):
         self.leader: NodeId | None = None
         self.commit_index = 0
         self.applied_index = 0  # the last index handed over in `Ready.committed` or `restore`
-        self.ticks = 0
         self.election_deadline = 0  # the tick at which this node campaigns
         self.votes_refused_until = 0  # the tick until which a leader is taken to be alive
         self.votes: dict[NodeId, bool] = {}  # answers to the campaign that is running
@@ -92,11 +80,7 @@ class RaftState(ReadRounds):
         self._hard_state_changed = False
         self._snapshot_changed = False
         self._unpersisted: list[Entry] = []
-        self._messages: list[Message] = []
         self._pending_ack: AppendEntriesResponse | None = None  # in _messages; may be widened
-        self._restore: Snapshot | None = None
-        self._reads: list[ReadGrant | ReadRefusal] = []
-        self._events: list[Event] = []
 
     # ---- restart ----------------------------------------------------------------------------
 
@@ -129,14 +113,6 @@ class RaftState(ReadRounds):
         if entry.index != log.last_index + 1:
             raise ValueError(f"entry {entry.index} does not follow entry {log.last_index}")
         log.append(entry)
-
-    # ---- output -----------------------------------------------------------------------------
-
-    def emit(self, name: str, **fields: Any) -> None:
-        self._events.append(Event(name, fields))
-
-    def send(self, message: Message) -> None:
-        self._messages.append(message)
 
     # ---- time -------------------------------------------------------------------------------
 

@@ -79,8 +79,9 @@ lease_lost.
 
 from __future__ import annotations
 
+from services.protocols.member import Limits
 from services.protocols.viewstamped.core import Viewstamped
 from services.protocols.viewstamped.messages import MESSAGES, RECORDS
-from services.protocols.viewstamped.state import Limits, Status
+from services.protocols.viewstamped.state import Status
 
 __all__ = ["MESSAGES", "RECORDS", "Limits", "Status", "Viewstamped"]

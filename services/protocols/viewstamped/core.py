@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready, check_configuration
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
+from services.protocols.member import Limits
 from services.protocols.viewstamped.backup import Backup
 from services.protocols.viewstamped.messages import (
     Commit,
@@ -26,7 +27,7 @@ from services.protocols.viewstamped.messages import (
 )
 from services.protocols.viewstamped.reads import Reads
 from services.protocols.viewstamped.recovery import Recovering
-from services.protocols.viewstamped.state import Limits, Status
+from services.protocols.viewstamped.state import Status
 from services.protocols.viewstamped.transfer import StateTransfer
 from services.protocols.viewstamped.view_change import ViewChange
 
@@ -70,7 +71,6 @@ class Viewstamped(Reads, ViewChange, Backup, StateTransfer, Recovering):
     ) -> None:
         if lease_ticks is None:
             lease_ticks = election_ticks * 3 // 4
-        check_configuration(node, peers, election_ticks, heartbeat_ticks, lease_ticks)
         if nonce < 1:
             raise ValueError(f"a nonce is a positive number, not {nonce}")
         super().__init__(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
+from services.protocols.core import Entry, NodeId, Snapshot
+from services.protocols.member import Limits
 from services.protocols.rounds import ReadRounds
 from services.protocols.viewstamped.log import Log
 from services.protocols.viewstamped.messages import (
     Founding,
     Incarnation,
-    Message,
     PrepareOk,
     Record,
     Truncate,
@@ -33,24 +33,6 @@ class Status(Enum):
     RECOVERING = "recovering"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What is bounded, and by how much. Sizes count the bytes of commands and checkpoints only."""
-
-    entries_per_message: int = 256
-    bytes_per_message: int = 256 * 1024
-    uncommitted_bytes: int = 16 * 1024 * 1024
-    waiting_reads: int = 10_000
-    checkpoint_chunk_bytes: int = 128 * 1024
-    kept_entries: int = 1_000  # behind the checkpoint, in memory, for replicas a little late
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            least = 0 if name == "kept_entries" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-
-
 @dataclass(slots=True)
 class Peer:
     """Another replica as the primary of this view sees it."""
@@ -61,10 +43,7 @@ class Peer:
 
 
 class ReplicaState(ReadRounds):
-    """Fields, and the steps that belong to no sub-protocol.
-
-    `ticks` counts calls of `tick()`; everything with time in it is a difference of two counts.
-    """
+    """Fields, and the steps that belong to no sub-protocol."""
 
     def __init__(
         self,
@@ -78,16 +57,17 @@ class ReplicaState(ReadRounds):
         lease_ticks: int,
         limits: Limits,
     ) -> None:
-        self.node = node
-        self.peers = peers
+        super().__init__(
+            node,
+            peers,
+            election_ticks=election_ticks,
+            heartbeat_ticks=heartbeat_ticks,
+            lease_ticks=lease_ticks,
+            limits=limits,
+        )
         self.configuration = tuple(sorted((node, *peers)))
-        self.quorum = (len(peers) + 1) // 2 + 1
         self.random = random
         self.nonce = nonce
-        self.election_ticks = election_ticks
-        self.heartbeat_ticks = heartbeat_ticks
-        self.lease_ticks = lease_ticks
-        self.limits = limits
 
         # What survives as records.
         self.view = 0  # view-number; 0: no view yet
@@ -104,7 +84,6 @@ class ReplicaState(ReadRounds):
         self.leader: NodeId | None = None
         self.commit_number = 0
         self.applied_index = 0  # the last one handed over in `Ready.committed` or `restore`
-        self.ticks = 0
         self.deadline = 0  # the tick at which the primary is suspected
         self.loyal_until = 0  # the tick before which nobody else's suspicion is joined (a lease!)
         self.suspects = False
@@ -114,11 +93,7 @@ class ReplicaState(ReadRounds):
         # What the next ready() hands over.
         self._unpersisted: list[Record] = []
         self._snapshot_changed = False
-        self._messages: list[Message] = []
         self._pending_ok: PrepareOk | None = None  # in _messages; may be widened
-        self._restore: Snapshot | None = None
-        self._reads: list[ReadGrant | ReadRefusal] = []
-        self._events: list[Event] = []
 
     def primary(self, view: int) -> NodeId:
         """§4: "The primary is chosen round-robin, starting with replica 1"."""
@@ -179,12 +154,6 @@ class ReplicaState(ReadRounds):
             )
 
     # ---- output -----------------------------------------------------------------------------
-
-    def emit(self, name: str, **fields: Any) -> None:
-        self._events.append(Event(name, fields))
-
-    def send(self, message: Message) -> None:
-        self._messages.append(message)
 
     def record(self, record: Record) -> None:
         self._unpersisted.append(record)

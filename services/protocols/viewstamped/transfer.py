@@ -157,7 +157,7 @@ class StateTransfer(ReplicaState):
         )
 
     def _send_piece(self, dst: NodeId, snapshot: Snapshot, offset: int) -> None:
-        end = offset + self.limits.checkpoint_chunk_bytes
+        end = offset + self.limits.snapshot_chunk_bytes
         self.send(
             NewCheckpoint(
                 self.node,

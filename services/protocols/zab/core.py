@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready, check_configuration
+from services.protocols.core import NOTHING, Core, Entry, NodeId, Ready
 from services.protocols.zab.election import Election
 from services.protocols.zab.follower import Follower
 from services.protocols.zab.learner import Stage
@@ -65,7 +65,6 @@ class Zab(Reads, Synchronisation, Follower, Election):
         heartbeat_ticks: int = 3,
         limits: Limits | None = None,
     ) -> None:
-        check_configuration(node, peers, election_ticks, heartbeat_ticks)
         super().__init__(
             node,
             tuple(peers),

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
-from services.protocols.core import Entry, Event, NodeId, ReadGrant, ReadRefusal, Snapshot
+from services.protocols import member
+from services.protocols.core import Entry, NodeId, Snapshot
 from services.protocols.rounds import ReadRounds
 from services.protocols.zab.history import History
 from services.protocols.zab.learner import Learner
-from services.protocols.zab.messages import Epochs, Message, Notification, Truncate, Zxid
+from services.protocols.zab.messages import Epochs, Notification, Truncate, Zxid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,29 +38,16 @@ class Phase(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What is bounded, and by how much. Sizes count the bytes of commands and snapshots only."""
+class Limits(member.Limits):
+    """`member.Limits`, and these."""
 
-    entries_per_message: int = 256
-    bytes_per_message: int = 256 * 1024
     messages_in_flight: int = 64  # Propose, per follower
-    uncommitted_bytes: int = 16 * 1024 * 1024
-    waiting_reads: int = 10_000
-    snapshot_chunk_bytes: int = 128 * 1024
-    kept_entries: int = 1_000  # behind the snapshot, in memory, for followers a little late
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            least = 0 if name == "kept_entries" else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 class ZabState(ReadRounds):
-    """Fields and the steps that belong to no role.
+    """Fields and the steps that belong to no role."""
 
-    `ticks` counts calls of `tick()`; everything with time in it is a difference of two counts.
-    """
+    limits: Limits
 
     def __init__(
         self,
@@ -71,13 +59,14 @@ class ZabState(ReadRounds):
         heartbeat_ticks: int,
         limits: Limits,
     ) -> None:
-        self.node = node
-        self.peers = peers
-        self.quorum = (len(peers) + 1) // 2 + 1
+        super().__init__(
+            node,
+            peers,
+            election_ticks=election_ticks,
+            heartbeat_ticks=heartbeat_ticks,
+            limits=limits,
+        )
         self.random = random
-        self.election_ticks = election_ticks
-        self.heartbeat_ticks = heartbeat_ticks
-        self.limits = limits
 
         # Persistent state (Medeiros §3): survives as records.
         self.accepted_epoch = 0  # f.p: the epoch of the last NEWEPOCH accepted
@@ -90,7 +79,6 @@ class ZabState(ReadRounds):
         self.elected: NodeId | None = None  # whom it follows, or itself while it leads
         self.commit_index = 0
         self.applied_index = 0  # the last counter handed over in `Ready.committed` or `restore`
-        self.ticks = 0
         self.round = 0  # of elections (Medeiros §4.2: the logical clock)
         self.learners = {peer: Learner(peer) for peer in peers}
 
@@ -99,10 +87,6 @@ class ZabState(ReadRounds):
         self._records: list[Record] = []
         self._snapshot_changed = False
         self._epochs_changed = False
-        self._messages: list[Message] = []
-        self._reads: list[ReadGrant | ReadRefusal] = []
-        self._events: list[Event] = []
-        self._restore: Snapshot | None = None
 
     # ---- persistent state -------------------------------------------------------------------
 
@@ -159,14 +143,6 @@ class ZabState(ReadRounds):
         """Step l.1.2: the more recent history is that of who accepted the later leader, and of two
         that accepted the same one, that of who has more of it."""
         return current_epoch, *last
-
-    # ---- output -----------------------------------------------------------------------------
-
-    def emit(self, name: str, **fields: Any) -> None:
-        self._events.append(Event(name, fields))
-
-    def send(self, message: Message) -> None:
-        self._messages.append(message)
 
     # ---- time -------------------------------------------------------------------------------
 

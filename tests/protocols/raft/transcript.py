@@ -308,7 +308,7 @@ class Interpreter:
 
     def _add_nodes(self, count: int, options: tuple[str, ...]) -> None:
         given = {name: int(value) for name, _, value in (o.partition("=") for o in options)}
-        bounded = self.limits_type.__slots__
+        bounded = self.limits_type.names()
         limits = {name: given.pop(name) for name in list(given) if name in bounded}
         self.options, self.limits = given, self.limits_type(**limits)
         self.nodes = {name: Node(name) for name in (f"n{i + 1}" for i in range(count))}

@@ -174,7 +174,7 @@ def test_an_answer_that_brings_nothing_new_is_not_answered() -> None:
 def test_a_checkpoint_replaces_what_is_gone() -> None:
     """§5.1, §5.2: who has a checkpoint keeps no log before it; the application state comes instead,
     in pieces."""
-    group = founded(limits=Limits(kept_entries=0, checkpoint_chunk_bytes=3))
+    group = founded(limits=Limits(kept_entries=0, snapshot_chunk_bytes=3))
     group.isolate("n3")
     for number in range(5):
         group.propose("n1", f"w{number}")
@@ -191,7 +191,7 @@ def test_a_checkpoint_replaces_what_is_gone() -> None:
 
 def test_pieces_of_a_checkpoint_that_came_by_itself_are_not_asked_for() -> None:
     """Found by the simulation: the entries arrived late, the pieces were asked for ever after."""
-    group = founded(limits=Limits(kept_entries=0, checkpoint_chunk_bytes=3))
+    group = founded(limits=Limits(kept_entries=0, snapshot_chunk_bytes=3))
     for number in range(3):
         group.propose("n1", f"w{number}")
     late = group.take(lambda message: message.dst == "n3")
