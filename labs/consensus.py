@@ -23,7 +23,7 @@ from labs.harness.workloads.one_at_a_time import OneAtATime
 from labs.harness.workloads.register import RegisterWorkload
 
 TIMERS = {"KV_TICK_MS": "10", "KV_ELECTION_TICKS": "20", "KV_HEARTBEAT_TICKS": "3"}
-BALLOTS, DUEL, HOME = 100, "paxos, duelling", "labs.broken:"
+DUEL, HOME = "paxos, duelling", "labs.broken:"
 FOUR = {
     "raft": "terms; a vote only for a log that lacks nothing of one's own",
     "paxos": "ballots; a leader first learns what a majority has accepted",
@@ -56,8 +56,8 @@ async def scenario(stage: Stage) -> None:
 async def values_get_chosen(stage: Stage, alone: OneAtATime, told: Tail) -> bool:
     def counts() -> tuple[int, int]:
         return len(alone.acknowledged("write")), len(told.named("become_candidate"))
-    await stage.require(lambda: counts()[0] >= 20 or counts()[1] >= BALLOTS,
-                        within_s=60, what=f"20 values chosen, or {BALLOTS} ballots spent")
+    # A busy machine may hold one of two proposers up: time for the other to choose a few dozen.
+    await stage.require(lambda: max(counts()) >= 100, within_s=60, what="100 values or ballots")
     chosen, ballots = counts()
     stage.figures(chosen=chosen, ballots=ballots)
     stage.claim("More values get chosen than ballots are spent", chosen > ballots,

@@ -110,7 +110,7 @@ def test_duelling_proposers_spend_ballots_and_choose_next_to_nothing(twice: list
     assert duel["ballots"] >= 100
     assert duel["chosen"] <= 2
     assert paxos["ballots"] == 1
-    assert paxos["chosen"] >= 20
+    assert paxos["chosen"] >= 100
 
 
 def test_a_proposer_that_begins_alone_waits_for_the_other_one() -> None:
