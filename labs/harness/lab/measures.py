@@ -22,10 +22,13 @@ import msgspec
 
 from labs.harness.lab.stage import Stage
 from labs.harness.report.data import Message
-from labs.harness.report.events import read
+from labs.harness.report.events import Wide, read
 from labs.harness.report.messages import join
 from labs.harness.workloads.one_at_a_time import OneAtATime
 from labs.harness.workloads.register import Done
+
+AT_ONCE_US = 10_000
+"""What one node says again and again, and comes within so short a time, was held on the way."""
 
 
 async def what_it_costs(stage: Stage, alone: OneAtATime, *, one_way_ms: float) -> None:
@@ -149,15 +152,21 @@ class Tail:
                  if event["monotonic_ns"] >= since_ns)  # fmt: skip
         return sorted(found, key=lambda event: int(event["monotonic_ns"]))
 
-    def sent(self, name: str, to: str, *, since_ns: int) -> Counter[str]:
-        """How many frames with a message of this type each node has sent to one of them."""
-        since_ns += self._start_ns
-        return Counter(
-            event["node"]
-            for event in self.named("frames", since_ns=since_ns - self._start_ns)
-            for at_ns, peer, _, names, *_ in event["sent"]
-            if peer == to and at_ns >= since_ns and name in names.split("+")
-        )
+    def heard(self, node: str, name: str, *, since_ns: int) -> Counter[str]:
+        """How often a message of this type has come to `node` from each other one.
+
+        What was held on the way and comes all at once counts as one.
+        """
+        frames = [msgspec.convert(each, Wide) for each in self.named("frames", since_ns=since_ns)]
+        came, next_us = Counter[str](), defaultdict[str, int](lambda: since_ns // 1000)
+        for message in join(frames, self._start_ns):
+            at_us, src = message.received_us, message.src
+            if message.dst != node or name not in message.names.split("+") or at_us is None:
+                continue
+            if at_us >= next_us[src]:
+                came[src] += 1
+                next_us[src] = at_us + AT_ONCE_US
+        return came
 
     def led(self, node: str, *, since_ns: int) -> int | None:
         """The last entry in the log of `node` when it became leader; None: it did not."""
@@ -168,7 +177,8 @@ class Tail:
         """Did `voters` not elect `node`, for what it lacks?
 
         In Raft they say so. In Zab it hears each of them vote ten times, in an election that it
-        does not come out of as the one who is to lead.
+        does not come out of as the one who is to lead. (It hears: what they say before the links
+        are healed does not reach it, and that it did not win with that would say nothing.)
         """
         votes = self.named("reject_vote", since_ns=since_ns)
         behind = (node, "its log is behind")
@@ -180,8 +190,8 @@ class Tail:
         if own and own[-1]["event"] == "become_candidate":
             return False
         looks_ns = max([since_ns, *(step["monotonic_ns"] - self._start_ns for step in own)])
-        notes = self.sent("Notification", node, since_ns=looks_ns)
-        return all(voter in rejections or notes[voter] >= 10 for voter in voters)
+        heard = self.heard(node, "Notification", since_ns=looks_ns)
+        return all(voter in rejections or heard[voter] >= 10 for voter in voters)
 
     def _read_on(self) -> None:
         for path, offset in self._read_to.items():
