@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict
 
 from services.protocols.core import Event, NodeId, ReadGrant, ReadRefusal
 
@@ -35,6 +35,15 @@ class Limits:
         return tuple(field.name for field in fields(cls))
 
 
+class Settings(TypedDict):
+    """What a core hands on to its `Member`."""
+
+    election_ticks: int
+    heartbeat_ticks: int
+    lease_ticks: NotRequired[int]
+    limits: Limits
+
+
 class Member:
     """One of a fixed group: `node`, and its `peers`.
 
@@ -61,7 +70,7 @@ class Member:
         if not 0 <= lease_ticks < election_ticks:
             raise ValueError("lease_ticks must be from 0 to less than election_ticks")
         self.node = node
-        self.peers = tuple(peers)
+        self.peers = peers
         self.quorum = (len(peers) + 1) // 2 + 1
         self.election_ticks = election_ticks
         self.heartbeat_ticks = heartbeat_ticks

@@ -41,7 +41,9 @@ def frames(
     sent: Sequence[tuple[int, str, int]] = (),
     received: Sequence[tuple[int, str, int]] = (),
 ) -> None:
-    """Told by `node` at 900 ms: (ms, peer, number of the frame); all carry notifications."""
+    """Told by `node`, which looks for a leader, at 900 ms: (ms, peer, number of the frame); all
+    carry notifications."""
+    look = {"event": "look", "node": node, "monotonic_ns": START_NS + 50 * MS}
     event: dict[str, Any] = {
         "event": "frames",
         "kind": "frames",
@@ -54,7 +56,7 @@ def frames(
         "received": [(START_NS + ms * MS, peer, number) for ms, peer, number in received],
     }
     with (directory / f"{node}.events.jsonl").open("a") as file:
-        file.write(json.dumps(event) + "\n")
+        file.write(json.dumps(look) + "\n" + json.dumps(event) + "\n")
 
 
 def test_a_node_is_refused_once_it_has_heard_ten_votes_of_each(told: Tail, tmp_path: Path) -> None:

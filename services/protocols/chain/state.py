@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Unpack
 
 from services.protocols import member
 from services.protocols.chain.messages import Configuration
@@ -13,6 +13,7 @@ from services.protocols.member import Member
 
 if TYPE_CHECKING:
     from services.protocols.chain.messages import Finding
+    from services.protocols.member import Settings
     from services.protocols.raft import Raft
 
 
@@ -76,18 +77,9 @@ class ChainState(Member):
         self,
         node: NodeId,
         peers: tuple[NodeId, ...],
-        *,
-        election_ticks: int,
-        heartbeat_ticks: int,
-        limits: Limits,
+        **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(
-            node,
-            peers,
-            election_ticks=election_ticks,
-            heartbeat_ticks=heartbeat_ticks,
-            limits=limits,
-        )
+        super().__init__(node, peers, **settings)
         self.members = tuple(sorted((node, *peers)))
 
         # Persistent state.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from services.protocols import member
 from services.protocols.core import Entry, NodeId, Snapshot
@@ -26,6 +26,8 @@ from services.protocols.rounds import ReadRounds
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
+
+    from services.protocols.member import Settings
 
 
 class Role(Enum):
@@ -70,19 +72,9 @@ class PaxosState(ReadRounds):
         peers: tuple[NodeId, ...],
         *,
         random: Random,
-        election_ticks: int,
-        heartbeat_ticks: int,
-        lease_ticks: int,
-        limits: Limits,
+        **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(
-            node,
-            peers,
-            election_ticks=election_ticks,
-            heartbeat_ticks=heartbeat_ticks,
-            lease_ticks=lease_ticks,
-            limits=limits,
-        )
+        super().__init__(node, peers, **settings)
         self.ballots = Ballots((node, *peers))
         self.random = random
 
@@ -95,7 +87,7 @@ class PaxosState(ReadRounds):
         self.leader: NodeId | None = None
         self.seen = BOTTOM  # the highest ballot that anybody told of; the next own one is above
         self.applied_index = 0  # the last slot handed over in `Ready.committed` or `restore`
-        self.patience = election_ticks  # the AIMD timeout, see scout.py
+        self.patience = self.election_ticks  # the AIMD timeout, see scout.py
         self.election_deadline = 0  # the tick at which this node campaigns
         self.refuses_until = 0  # the tick until which a leader is taken to be alive
         self.acceptors = {peer: Peer(peer) for peer in peers}

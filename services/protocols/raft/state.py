@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from services.protocols import member
 from services.protocols.core import Entry, NodeId, Snapshot
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
 
+    from services.protocols.member import Settings
     from services.protocols.raft.messages import Record
 
 
@@ -45,19 +46,9 @@ class RaftState(ReadRounds):
         peers: tuple[NodeId, ...],
         *,
         random: Random,
-        election_ticks: int,
-        heartbeat_ticks: int,
-        lease_ticks: int,
-        limits: Limits,
+        **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(
-            node,
-            peers,
-            election_ticks=election_ticks,
-            heartbeat_ticks=heartbeat_ticks,
-            lease_ticks=lease_ticks,
-            limits=limits,
-        )
+        super().__init__(node, peers, **settings)
         self.random = random
 
         # Persistent state (figure 2): survives as records.

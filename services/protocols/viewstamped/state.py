@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from services.protocols.core import Entry, NodeId, Snapshot
-from services.protocols.member import Limits
 from services.protocols.rounds import ReadRounds
 from services.protocols.viewstamped.log import Log
 from services.protocols.viewstamped.messages import (
@@ -22,6 +21,8 @@ from services.protocols.viewstamped.messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
+
+    from services.protocols.member import Settings
 
 
 FOUNDING_VIEW = 1  # in which nobody leads (recovery.py); the view after it is replica 1's
@@ -52,19 +53,9 @@ class ReplicaState(ReadRounds):
         *,
         random: Random,
         nonce: int,
-        election_ticks: int,
-        heartbeat_ticks: int,
-        lease_ticks: int,
-        limits: Limits,
+        **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(
-            node,
-            peers,
-            election_ticks=election_ticks,
-            heartbeat_ticks=heartbeat_ticks,
-            lease_ticks=lease_ticks,
-            limits=limits,
-        )
+        super().__init__(node, peers, **settings)
         self.configuration = tuple(sorted((node, *peers)))
         self.random = random
         self.nonce = nonce

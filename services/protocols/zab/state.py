@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from services.protocols import member
 from services.protocols.core import Entry, NodeId, Snapshot
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from random import Random
 
+    from services.protocols.member import Settings
     from services.protocols.zab.messages import Record
 
 
@@ -55,17 +56,9 @@ class ZabState(ReadRounds):
         peers: tuple[NodeId, ...],
         *,
         random: Random,
-        election_ticks: int,
-        heartbeat_ticks: int,
-        limits: Limits,
+        **settings: Unpack[Settings],
     ) -> None:
-        super().__init__(
-            node,
-            peers,
-            election_ticks=election_ticks,
-            heartbeat_ticks=heartbeat_ticks,
-            limits=limits,
-        )
+        super().__init__(node, peers, **settings)
         self.random = random
 
         # Persistent state (Medeiros §3): survives as records.
